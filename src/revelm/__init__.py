@@ -1,0 +1,39 @@
+"""Revelm: train and run diffusion language models, which write by revealing hidden tokens in parallel."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from revelm.data.tokenizer import load_tokenizer
+    from revelm.decoding.dynamic import Dynamic
+    from revelm.decoding.sampling import Sampling
+    from revelm.decoding.static import Static
+    from revelm.engine.engine import Engine
+    from revelm.engine.generate import generate
+    from revelm.models.load import load_model
+    from revelm.trajectories.record import Trajectory
+
+__all__ = ["Dynamic", "Engine", "Sampling", "Static", "Trajectory", "generate", "load_model", "load_tokenizer"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dynamic": "revelm.decoding.dynamic",
+    "Engine": "revelm.engine.engine",
+    "Sampling": "revelm.decoding.sampling",
+    "Static": "revelm.decoding.static",
+    "Trajectory": "revelm.trajectories.record",
+    "generate": "revelm.engine.generate",
+    "load_model": "revelm.models.load",
+    "load_tokenizer": "revelm.data.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load their module on first use, so that ``import revelm`` and ``revelm --help`` need no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'revelm' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_HOMES))

@@ -1,0 +1,1 @@
+"""Words on a command line to calls. Nothing imports this folder."""

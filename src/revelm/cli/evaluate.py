@@ -1,0 +1,76 @@
+"""``revelm eval``: numbers about one model on one task, with 95 % intervals."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def add_to(verbs: Any) -> None:
+    """Declare the verb."""
+    what = "accuracy, tokens per forward and speed of a model on a task"
+    parser = verbs.add_parser("eval", help=what, description=f"{what[0].upper() + what[1:]}.", allow_abbrev=False)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="a.b=value", help="e.g. task=sudoku4 task.data=FILE num_problems=100"
+    )
+    parser.add_argument("--recipe", metavar="FILE.yaml", help="a YAML file with the fields that are not given here")
+    parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory")
+    parser.add_argument("--out", metavar="DIR", help="write summary and trajectories there")
+    parser.set_defaults(call=call)
+
+
+def call(words: argparse.Namespace) -> None:
+    """Evaluate and print a table."""
+    from rich.console import Console
+
+    from revelm.cli.model_folder import model_folder
+    from revelm.core.config import load_config
+    from revelm.eval.config import EvalConfig
+
+    model = None if words.model is None else model_folder(words.model)
+    options = [
+        f"{name}={json.dumps(value, ensure_ascii=False)}"
+        for name, value in (("model", model), ("out", words.out))
+        if value is not None
+    ]
+    config = load_config(EvalConfig, words.recipe, [*words.overrides, *options])
+    from revelm.eval.run import evaluate_config
+
+    Console().print(result_table(evaluate_config(config)))
+
+
+def result_table(result: Mapping[str, Any]) -> "Table":
+    """One row per decoding setting, and under it one per group of problems (e.g. seen and unseen grids).
+
+    ``result["settings"][name]`` holds ``accuracy`` and ``tokens_per_forward`` as ``{mean, low, high, n}``,
+    ``tokens_per_second`` as a number or in the same form, and perhaps ``groups``: name -> the same fields.
+    """
+    from rich.table import Table
+
+    table = Table("setting", "accuracy [95 % interval]", "problems", "tokens per forward", "tokens/s")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, numbers in result["settings"].items():
+        table.add_row(name, *_cells(numbers))
+        for group, part in numbers.get("groups", {}).items():
+            table.add_row(f"  {group}", *_cells(part), style="dim")
+    return table
+
+
+def _cells(numbers: Mapping[str, Any]) -> tuple[str, ...]:
+    accuracy = numbers["accuracy"]
+    interval = f"{accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    return (
+        interval.replace("[", r"\["),  # rich reads a bare bracket as markup
+        str(accuracy["n"]),
+        _mean(numbers.get("tokens_per_forward"), 2),
+        _mean(numbers.get("tokens_per_second"), 0),
+    )
+
+
+def _mean(value: Any, digits: int) -> str:
+    number = value["mean"] if isinstance(value, Mapping) else value
+    return "" if number is None else f"{number:.{digits}f}"

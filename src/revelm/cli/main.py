@@ -1,0 +1,70 @@
+"""The ``revelm`` command: one verb per file of this folder. Help needs neither torch nor transformers.
+
+What a user can mend (a wrong value, a missing file, a full disk) is one line on stderr and exit code 2;
+``REVELM_DEBUG=1`` shows where it came from. Ctrl-C exits with 130.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from revelm import __version__
+from revelm.cli import evaluate, generate, listing, quickstart, trace, train
+
+VERBS = (quickstart, train, evaluate, generate, trace, listing)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (``arguments`` default to the process's own); returns the exit code."""
+    words = _parse(sys.argv[1:] if arguments is None else arguments)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # so that `kind: my_module:Mine` finds a file beside the recipe
+    try:
+        words.call(words)
+    except KeyboardInterrupt:
+        print("revelm: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, e.g. `revelm ls | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        if os.environ.get("REVELM_DEBUG") == "1":
+            raise
+        print(f"revelm: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="revelm",
+        description="Post-train, evaluate and run diffusion language models.",
+        epilog="Recipes are YAML files; a.b=value changes any field of one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"revelm {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_to(verbs)
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parsed words. Overrides may stand anywhere: argparse alone takes them only before the first option."""
+    parser = build_parser()
+    words, rest = parser.parse_known_args(arguments)
+    stray = [word for word in rest if word.startswith("-") or "=" not in word or "overrides" not in words]
+    if stray:
+        parser.error(f"unrecognised argument: {stray[0]}")
+    if rest:
+        words.overrides = [*words.overrides, *rest]
+    return words
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

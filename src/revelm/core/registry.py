@@ -1,0 +1,99 @@
+"""Names to classes: one visible table per axis, imported only when a name is used.
+
+A component is a frozen dataclass whose fields are its configuration. ``{"kind": "block_sft", "weight": 2}`` builds
+the class that the table names; ``{"kind": "my_pkg.losses:Mine"}`` builds a class outside the tree, unregistered.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from revelm.core.validation import choices, dotted, nearest, rename_aliases, unknown_field, validate
+
+__all__ = ["AXES", "MODELS", "OBJECTIVES", "RULES", "TASKS", "build", "names", "nearest", "resolve", "summary"]
+
+MODELS = {
+    "sdar": "revelm.models.sdar:SDAR",
+}
+OBJECTIVES = {
+    "block_sft": "revelm.objectives.block_sft:BlockSFT",
+    "random_mask_rl": "revelm.objectives.random_mask_rl:RandomMaskRL",
+    "rejection_sft": "revelm.objectives.rejection_sft:RejectionSFT",
+    "trace_rl": "revelm.objectives.trace_rl:TraceRL",
+}
+TASKS = {
+    "chain": "revelm.tasks.chain:Chain",
+    "sudoku4": "revelm.tasks.sudoku4:Sudoku4",
+}
+RULES = {
+    "dynamic": "revelm.decoding.dynamic:Dynamic",
+    "static": "revelm.decoding.static:Static",
+}
+AXES = {"models": MODELS, "objectives": OBJECTIVES, "tasks": TASKS, "rules": RULES}
+
+
+def names(axis: str) -> list[str]:
+    """Registered names of ``axis`` ("models", "objectives", "tasks" or "rules"), sorted."""
+    return sorted(_table(axis))
+
+
+def build(axis: str, spec: Mapping[str, Any] | str, *, field: str | None = None) -> Any:
+    """The component that ``spec`` describes: a name, or ``{"kind": name or "module:Class", **fields}``.
+
+    ``field`` is how errors address the spec (default: the axis in the singular). Raises ValueError for an unknown
+    kind or field, with the nearest known one, and for values of the wrong type.
+    """
+    where = field or axis.removesuffix("s")
+    if isinstance(spec, str):
+        spec = {"kind": spec}
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{where}: must be a name or a mapping with 'kind', got {spec!r}")
+    if "kind" not in spec:
+        raise ValueError(f"{where}.kind: required, but not given; known: {', '.join(names(axis))}")
+    kind = resolve(axis, spec["kind"], field=f"{where}.kind")
+    known = [f.name for f in dataclasses.fields(kind) if f.init]
+    values = rename_aliases({k: v for k, v in spec.items() if k != "kind"}, known, where)
+    wrong = [unknown_field(dotted(where, name), known) for name in values if name not in known]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return validate(kind, values, where=where)
+
+
+def resolve(axis: str, kind: str, *, field: str | None = None) -> type[Any]:
+    """The class behind ``kind``, a registered name or "module:Class". ValueError when there is none."""
+    table, where = _table(axis), field or f"{axis.removesuffix('s')}.kind"
+    address = table.get(kind) if isinstance(kind, str) else None
+    if address is None:
+        if not isinstance(kind, str) or ":" not in kind:
+            raise ValueError(f"{where}: {kind!r} is not known{choices(str(kind), table)}, or 'package.module:Class'")
+        address = kind
+    module, _, name = address.partition(":")
+    found = _load(module, name, where)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(f"{where}: {address!r} is not a dataclass; components are frozen dataclasses")
+    return found
+
+
+def summary(axis: str) -> dict[str, str]:
+    """Registered name -> "module:Class", sorted by name; imports nothing."""
+    return dict(sorted(_table(axis).items()))
+
+
+def _table(axis: str) -> dict[str, str]:
+    if axis not in AXES:
+        raise ValueError(f"axis: {axis!r} is not known{choices(axis, AXES)}")
+    return AXES[axis]
+
+
+def _load(module: str, name: str, where: str) -> Any:
+    """Attribute ``name`` of ``module``. A module that fails inside itself raises its own error, unchanged."""
+    try:
+        found = vars(import_module(module)).get(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise ValueError(f"{where}: no module named {error.name!r} (from {module}:{name})") from error
+    if found is None:
+        raise ValueError(f"{where}: module {module!r} has no class {name!r}")
+    return found

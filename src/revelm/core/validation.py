@@ -1,0 +1,91 @@
+"""Plain values (from YAML, JSON or a command line) checked against a type, with errors meant for people.
+
+One error names the dotted field, the value, the reason, and for an unknown field the nearest known one. Checking is
+strict in the JSON sense: a number is not a string or a bool, an integer serves as a float, a list as a tuple.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+ALIASES = {
+    "block_length": "block_size",
+    "dynamic_threshold": "threshold",
+    "confidence_threshold": "threshold",
+    "lr": "learning_rate",
+    "optimiser": "optimizer",
+    "max_tokens": "max_new_tokens",
+    "gen_length": "max_new_tokens",
+    "num_generations": "group_size",
+    "bsz": "batch_size",
+    "epsilon": "clip",
+    "beta": "kl_weight",
+}
+ADVICE = {"denoising_steps": "; give tokens_per_step = block_size / denoising_steps"}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when a known name is close to ``name``, else the empty string."""
+    found = get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def choices(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown ``name``: the nearest known name, if any, then all of them."""
+    names = sorted(known)
+    return f"{nearest(name, names) or ';'} known: {', '.join(names) or 'none'}"
+
+
+def unknown_field(path: str, known: Iterable[str]) -> str:
+    """The sentence for a field (dotted ``path``) that does not exist among its siblings ``known``."""
+    name = path.rsplit(".", 1)[-1]
+    return f"{path}: unknown field{ADVICE.get(name, '')}{choices(name, known)}"
+
+
+def rename_aliases(values: Mapping[str, Any], known: Iterable[str], where: str) -> dict[str, Any]:
+    """``values`` with the field's synonyms (``ALIASES``) renamed, where the class has only our name for them.
+
+    Raises ValueError when a value is given under both names.
+    """
+    names, renamed = set(known), dict[str, Any]()
+    for key, value in values.items():
+        ours = ALIASES.get(key, key)
+        target = ours if key not in names and ours in names else key
+        if target in renamed or (target != key and target in values):
+            raise ValueError(f"{dotted(where, target)}: given twice, also as {key!r}; keep one")
+        renamed[target] = value
+    return renamed
+
+
+def validate(kind: Any, value: Any, *, where: str = "") -> Any:
+    """``value`` checked and converted to the type ``kind``; ValueError with one sentence per wrong field."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError("; ".join(describe(one, where) for one in error.errors())) from error
+
+
+def describe(error: Mapping[str, Any], where: str = "") -> str:
+    """One pydantic error as a sentence: dotted field, value, reason."""
+    path = dotted(where, *error["loc"])
+    prefix = f"{path}: " if path else ""
+    if error["type"] == "missing" or error["type"] == "missing_argument":
+        return f"{prefix}required, but not given"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+        return reason if path and reason.startswith(f"{path}.") else f"{prefix}{reason}"
+    reason = str(error["msg"]).removeprefix("Input ").replace("should be", "must be")
+    return f"{prefix}{reason}, got {_short(error['input'])}"
+
+
+def dotted(*parts: Any) -> str:
+    """Parts of a field's address, empty ones left out, joined by dots."""
+    return ".".join(str(part) for part in parts if str(part))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

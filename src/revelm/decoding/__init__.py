@@ -1,0 +1,1 @@
+"""Which token, which positions: pure tensor rules, with no model, cache or request in sight."""

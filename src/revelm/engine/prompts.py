@@ -1,0 +1,44 @@
+"""What callers hand in as a prompt (ids, text or messages), as token ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from revelm.core.types import Family
+from revelm.data.tokenizer import encode_chat
+from revelm.decoding.sampling import Sampling
+from revelm.engine.request import Request, make_request
+
+Prompt: TypeAlias = str | Sequence[int] | Sequence[Mapping[str, str]]
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Any | None) -> list[int]:
+    """Ids of one prompt: a string is encoded as it stands, messages through the tokenizer's chat template."""
+    is_chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+    if (isinstance(prompt, str) or is_chat) and tokenizer is None:
+        raise ValueError("a prompt of text or messages needs a tokenizer; pass tokenizer=load_tokenizer(path) or ids")
+    if isinstance(prompt, str):
+        return list(tokenizer.encode(prompt, add_special_tokens=False))  # type: ignore[union-attr]
+    if is_chat:
+        return encode_chat(tokenizer, prompt, add_generation_prompt=True)
+    return [int(i) for i in prompt]  # type: ignore[arg-type]
+
+
+def make_requests(
+    prompts: Sequence[Prompt], sampling: Sampling | Sequence[Sampling], family: Family, tokenizer: Any | None
+) -> list[Request]:
+    """Checked requests, one per prompt.
+
+    One ``Sampling`` for all gives request i the seed ``sampling.seed + i``, so that equal prompts get different
+    answers; a list gives every request exactly its own.
+    """
+    if isinstance(sampling, Sampling):
+        settings: Sequence[Sampling] = [replace(sampling, seed=sampling.seed + i) for i in range(len(prompts))]
+    else:
+        settings = sampling
+    if len(settings) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts but {len(settings)} sampling settings; give one, or one per prompt")
+    if tokenizer is None and any(s.stop_strings for s in settings):
+        raise ValueError("sampling.stop_strings needs a tokenizer; pass tokenizer=load_tokenizer(path) or use stop_ids")
+    pairs = enumerate(zip(prompts, settings, strict=True))
+    return [make_request(i, prompt_ids(p, tokenizer), s, family) for i, (p, s) in pairs]

@@ -1,0 +1,68 @@
+"""What an evaluation can be told."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from revelm.core.config import Schema, Spec
+from revelm.core.registry import build
+from revelm.decoding.sampling import Sampling
+
+
+class SettingSpec(Schema):
+    """One way of decoding, in a recipe's words."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    rule: Spec = Field(default_factory=lambda: {"kind": "dynamic", "threshold": 0.9})
+    confidence: Literal["token", "max"] = "token"
+    max_new_tokens: int = Field(256, ge=1)
+
+    def sampling(self, seed: int = 0) -> Sampling:
+        """The engine's settings. ValueError names a rule that does not exist or cannot be built."""
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            rule=build("rules", self.rule),
+            confidence=self.confidence,
+            max_new_tokens=self.max_new_tokens,
+            seed=seed,
+        )
+
+
+def standard_settings(max_new_tokens: int = 256) -> dict[str, SettingSpec]:
+    """Greedy one token per step; sampling with the dynamic rule at temperature 1 and 0.5 (threshold 0.9)."""
+    dynamic: dict[str, Any] = {"kind": "dynamic", "threshold": 0.9}
+    return {
+        "static": SettingSpec(temperature=0.0, rule={"kind": "static"}, max_new_tokens=max_new_tokens),
+        "dynamic": SettingSpec(temperature=1.0, rule=dynamic, max_new_tokens=max_new_tokens),
+        "dynamic_t05": SettingSpec(temperature=0.5, rule=dynamic, max_new_tokens=max_new_tokens),
+    }
+
+
+class EvaluationSpec(Schema):
+    """How much to evaluate, and how. ``settings``: by name; the three standard ones when empty."""
+
+    split: Literal["train", "test"] = "test"
+    num_problems: int | None = Field(None, ge=1)
+    samples_per_problem: int = Field(1, ge=1)
+    settings: dict[str, SettingSpec] = Field(default_factory=dict)
+    max_new_tokens: int = Field(256, ge=1)
+    num_slots: int = Field(64, ge=1)
+    seed: int = 0
+
+    def named_settings(self) -> dict[str, SettingSpec]:
+        """The settings to run."""
+        return dict(self.settings) or standard_settings(self.max_new_tokens)
+
+
+class EvalConfig(EvaluationSpec):
+    """One evaluation of a checkpoint on a task. ``out``: a folder for summary.json and trajectories."""
+
+    model: str
+    task: Spec
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    device: str = "cpu"
+    out: str | None = None

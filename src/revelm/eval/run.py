@@ -1,0 +1,110 @@
+"""Evaluate a fixed model on a task under several decode settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from revelm.core.atomic import write_json_atomic
+from revelm.core.registry import build
+from revelm.core.seeds import derive_seed
+from revelm.core.types import Problem
+from revelm.data.tokenizer import load_tokenizer
+from revelm.engine.engine import Engine
+from revelm.eval.config import EvalConfig, EvaluationSpec
+from revelm.eval.intervals import average, proportion, ratio
+from revelm.models.load import checkpoint_path, load_model
+from revelm.rollout.collect import Answer, collect
+from revelm.tasks.task import Task
+from revelm.trajectories.store import write_trajectories
+
+
+def evaluate_config(config: EvalConfig) -> dict[str, Any]:
+    """Load ``config.model``, evaluate, write ``out`` if given; returns what ``evaluate`` does.
+
+    Problems and settings are read before the weights, so that their errors cost nothing.
+    """
+    task = build("tasks", config.task, field="task")
+    problems = select_problems(task, config)
+    for setting in config.named_settings().values():
+        setting.sampling()
+    folder = checkpoint_path(config.model)
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, dtype=config.dtype, device=config.device)
+    engine = Engine(model, tokenizer, num_slots=config.num_slots)
+    result = evaluate(engine, task, problems, config)
+    answers = result.pop("answers")
+    if config.out is not None:
+        out = Path(config.out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(out / "summary.json", result)
+        for name, found in answers.items():
+            write_trajectories(out / "trajectories" / f"{name}.parquet", [a.trajectory for a in found])
+    return result
+
+
+def select_problems(task: Task, spec: EvaluationSpec) -> list[Problem]:
+    """The problems to ask. ValueError when the split is empty."""
+    problems = list(task.problems(spec.split))
+    if not problems:
+        raise ValueError(f"task {task.name!r} has no problems in split {spec.split!r}")
+    return problems[: spec.num_problems]
+
+
+def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: EvaluationSpec) -> dict[str, Any]:
+    """{"settings": {name: metrics}, "answers": {name: answers}, ...}.
+
+    Metrics: accuracy, tokens_per_forward, length (tokens up to the stop), truncated (share that hit the limit), each
+    {"mean", "low", "high", "n"} with 95 % intervals clustered by problem; tokens_per_second (a number, engine time);
+    breakdown of scores; "groups": the same accuracy on seen and unseen problems where the task tells them apart.
+    """
+    settings: dict[str, Any] = {}
+    answers: dict[str, list[Answer]] = {}
+    for name, setting in spec.named_settings().items():
+        began = perf_counter()
+        found = collect(
+            engine,
+            task,
+            problems,
+            sampling=setting.sampling(),
+            group_size=spec.samples_per_problem,
+            seed=derive_seed(spec.seed, "evaluate", name),
+        )
+        seconds = perf_counter() - began
+        tokens = sum(a.trajectory.num_tokens for a in found)
+        settings[name] = summarise(found) | {"tokens_per_second": tokens / seconds, "seconds": seconds}
+        answers[name] = found
+    shown = {name: s.model_dump(mode="json") for name, s in spec.named_settings().items()}
+    return {"task": task.name, "num_problems": len(problems), "decoding": shown, "settings": settings, "answers": answers}
+
+
+def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The metrics of ``evaluate`` for one setting, without the times."""
+    clusters = [a.group for a in answers]
+    metrics: dict[str, Any] = {
+        "accuracy": proportion([a.score.breakdown["correct"] for a in answers], clusters),
+        "tokens_per_forward": ratio(
+            [a.trajectory.num_tokens for a in answers], [a.trajectory.num_forwards for a in answers], clusters
+        ),
+        "length": average([a.trajectory.num_tokens for a in answers], clusters),
+        "truncated": proportion([float(a.completion.finish_reason == "length") for a in answers], clusters),
+    }
+    names = sorted({name for a in answers for name in a.score.breakdown} - {"correct"})
+    metrics["breakdown"] = {n: average([a.score.breakdown.get(n, 0.0) for a in answers], clusters) for n in names}
+    metrics["groups"] = _seen_and_unseen(answers)
+    return metrics
+
+
+def _seen_and_unseen(answers: Sequence[Answer]) -> Mapping[str, Any]:
+    """Accuracy on problems that training had seen, and on those it had not; empty when the task does not tell."""
+    if any("seen" not in a.problem.info for a in answers):
+        return {}
+    parts = {
+        "seen": [a for a in answers if a.problem.info["seen"]],
+        "unseen": [a for a in answers if not a.problem.info["seen"]],
+    }
+    return {
+        name: proportion([a.score.breakdown["correct"] for a in part], [a.group for a in part])
+        for name, part in parts.items()
+        if part
+    }

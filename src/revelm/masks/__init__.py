@@ -1,0 +1,1 @@
+"""Who may see whom: one visibility definition for training, decoding and tests."""

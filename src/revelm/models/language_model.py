@@ -1,0 +1,72 @@
+"""A diffusion language model: a body that makes features, a head that makes logits, and the family's facts.
+
+Body and head are apart because most rows of a diffusion forward never need logits: prompts, commit rows and
+unscored positions stop at the features.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revelm.core.types import Family
+from revelm.masks.visibility import Pattern, pattern_for
+from revelm.models.attention import Cache, Visibility
+from revelm.models.decoder import Decoder, DecoderConfig
+
+INITIAL_SPREAD = 0.02
+
+
+class LanguageModel(nn.Module):
+    """Weights of one model. ``config`` is the checkpoint's config.json as loaded; ``family`` its static facts."""
+
+    def __init__(self, family: Family, sizes: DecoderConfig, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.family, self.sizes, self.config = family, sizes, dict(config)
+        self.decoder = Decoder(sizes)
+        self.lm_head = nn.Linear(sizes.hidden_size, sizes.vocab_size, bias=False)
+        if sizes.tie_word_embeddings:
+            self.lm_head.weight = self.decoder.embed_tokens.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype of the weights."""
+        return self.lm_head.weight.dtype
+
+    def body(self, tokens: Tensor, positions: Tensor, pattern: Pattern | None, cache: Cache | None = None) -> Tensor:
+        """Features [R, L, hidden] of ``tokens`` int64 [R, L] at absolute ``positions`` [R, L].
+
+        Without a cache, ``pattern`` says who sees whom (the family's own when None). With a cache, the cache does.
+        """
+        if cache is not None:
+            return self.decoder(tokens, positions, cache)
+        seen = Visibility(pattern or pattern_for(self.family, positions), is_cuda=tokens.is_cuda)
+        return self.decoder(tokens, positions, seen)
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits [..., V] of feature rows [..., hidden], in the model's dtype."""
+        return self.lm_head(features)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, pattern: Pattern | None = None) -> Tensor:
+        """Logits [R, L, V]; ``logits[:, i]`` is about token i. Consecutive positions when not given."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        return self.head(self.body(tokens, positions, pattern))
+
+
+def initialise(model: LanguageModel, generator: torch.Generator) -> None:
+    """Random weights in place: normal with spread 0.02 for matrices (residual outputs scaled by depth), ones for norms."""
+    residual = (2 * model.sizes.num_hidden_layers) ** -0.5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            spread = INITIAL_SPREAD * (residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
+            parameter.normal_(0.0, spread, generator=generator)

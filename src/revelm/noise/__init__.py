@@ -1,0 +1,1 @@
+"""How a clean sequence is hidden, and with what weight. Nothing here knows models or samples."""

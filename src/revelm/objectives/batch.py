@@ -1,0 +1,140 @@
+"""The nouns of training: samples, the batch a model is shown, what it said, and the loss.
+
+A loss is a SUM with a COUNT. Counts are known before the forward, so that any split of a batch into micro-batches,
+any padding and any packing gives the same gradient: add the sums, divide once by the total count.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revelm.masks.visibility import PADDING, Pattern
+from revelm.trajectories.record import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A sample for SFT: token ids [L], of which the first ``prompt_length`` are given. ``key`` seeds its noise."""
+
+    ids: np.ndarray
+    prompt_length: int
+    key: int
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A sample for RL: what was decoded, its score, which group of answers it belongs to. ``key`` seeds its noise."""
+
+    trajectory: Trajectory
+    score: float
+    group: int
+    key: int
+    credit: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """R rows of up to L positions, and N scored positions among them.
+
+    ``tokens, positions, stream, block, sequence`` int64 [R, L] (see ``revelm.masks.visibility`` for the labels);
+    ``scored`` int64 [N], flat places in R x L, in ascending order; ``targets`` int64 [N]; ``columns``: numbers per
+    scored position [N] ("weight" always, "temperature" where it is not 1); ``counts`` [R]: each row's share of the
+    denominator.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    stream: Tensor
+    block: Tensor
+    sequence: Tensor
+    scored: Tensor
+    targets: Tensor
+    columns: Mapping[str, Tensor]
+    counts: Tensor
+
+    @property
+    def pattern(self) -> Pattern:
+        """Who sees whom."""
+        return Pattern(self.stream, self.block, self.sequence)
+
+    @property
+    def count(self) -> float:
+        """The denominator this batch contributes."""
+        return float(self.counts.sum())
+
+    @property
+    def lengths(self) -> Tensor:
+        """Positions in use per row, int64 [R]."""
+        return (self.sequence != PADDING).sum(dim=1)
+
+    def with_columns(self, **columns: Tensor) -> "Batch":
+        """The same batch with more numbers per scored position."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def select(self, rows: Tensor) -> "Batch":
+        """The batch of ``rows`` int64 [r], without padding that none of them needs."""
+        length = int(self.lengths[rows].max()) if len(rows) else 0
+        width = self.tokens.shape[1]
+        home, column = self.scored // width, self.scored % width
+        place = torch.full((len(self.tokens),), -1, dtype=torch.int64)
+        place[rows] = torch.arange(len(rows))
+        order = (place[home] * width + column).argsort(stable=True)
+        order = order[place[home][order] >= 0]
+        grids = {k: vars(self)[k][rows, :length] for k in ("tokens", "positions", "stream", "block", "sequence")}
+        return Batch(
+            **grids,
+            scored=place[home[order]] * length + column[order],
+            targets=self.targets[order],
+            columns={k: v[order] for k, v in self.columns.items()},
+            counts=self.counts[rows],
+        )
+
+    def split(self, max_positions: int) -> "list[Batch]":
+        """Micro-batches of at most ``max_positions`` positions with padding (at least one row each), by length."""
+        order = self.lengths.argsort(descending=True, stable=True)
+        lengths = self.lengths[order].tolist()
+        pieces, first = [], 0
+        while first < len(lengths):
+            count = max(1, max_positions // max(1, lengths[first]))
+            pieces.append(self.select(order[first : first + count]))
+            first += count
+        return pieces
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on ``device``."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved, columns={k: v.to(device) for k, v in self.columns.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What the model said at the scored positions, in max(fp32, dtype), all [N]."""
+
+    logprob: Tensor
+    entropy: Tensor
+    value: Tensor | None = None
+    reference: Tensor | None = None
+    behaviour: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """``sum`` is differentiable; ``sum / count`` is the loss. ``metrics``: name -> (sum, count), additive too."""
+
+    sum: Tensor
+    count: float
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def add_metrics(parts: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """Means of additive metrics over several losses."""
+    totals: dict[str, list[float]] = {}
+    for part in parts:
+        for name, (value, count) in part.items():
+            total = totals.setdefault(name, [0.0, 0.0])
+            total[0] += value
+            total[1] += count
+    return {name: value / count for name, (value, count) in totals.items() if count}

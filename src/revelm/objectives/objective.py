@@ -1,0 +1,41 @@
+"""What an objective is: two pure halves, and for RL the assignment of credit in between."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from revelm.core.types import Family
+from revelm.objectives.batch import Batch, Episode, Loss, Scored, Text
+
+Need = Literal["behaviour", "reference", "value"]
+
+
+class Objective(Protocol):
+    """``prepare`` says what the model is shown, ``judge`` what its log-probabilities are worth.
+
+    Both are pure; all randomness comes from ``seed`` and each sample's own key, so that a sample's noise does not
+    depend on its neighbours. ``needs`` lists what the trainer must compute for ``Scored`` beside the current policy:
+    "behaviour" asks for log-probabilities of the same rows under the policy before the update.
+    """
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def prepare(self, samples: Sequence[Any], family: Family, seed: int) -> Batch: ...
+
+    def judge(self, scored: Scored, batch: Batch) -> Loss: ...
+
+
+class SupervisedObjective(Objective, Protocol):
+    """Learns from texts."""
+
+    def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch: ...
+
+
+class RLObjective(Objective, Protocol):
+    """Learns from scored trajectories."""
+
+    def credit(self, samples: Sequence[Episode], values: np.ndarray | None = None) -> list[Episode]:
+        """The samples worth training on, each with its credit; empty when nothing distinguishes them."""
+        ...

@@ -1,0 +1,1 @@
+"""Whether an answer is right: pure verdict functions of text, no torch."""

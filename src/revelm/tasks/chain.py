@@ -1,0 +1,163 @@
+r"""``chain``: several steps of arithmetic, strictly from left to right, modulo 10.
+
+``7+5*3-4`` has no precedence and keeps only the last digit of each result: 7+5=2, 2*3=6, 6-4=2 (and 3-4=9). The prompt
+is the question followed by ``=?``; nothing in it explains the convention, a model learns it from demonstrations
+(``instruction`` puts words before it, for models that were not trained here).
+
+The worked answer has one step a line, each line 6 characters long with its newline, then ``\boxed{2}``. The habit boxes
+a guess at once: the last operation applied to the last two operands (3-4, so 9), right about one time in eight.
+
+Whether a question belongs to training or test is decided by a hash of its operands alone, for every seed the same: no
+test question, of any seed, has the operands of a training question. Operands are 1 to 9, and one never multiplies by 1
+or 5, so that no answer is frequent: each of the ten digits is the answer to 8 to 12 % of the questions.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+from revelm.core.seeds import derive_seed
+from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.rewards.boxed import last_boxed
+from revelm.tasks.demonstrations import mixed_demonstrations
+from revelm.tasks.generation import check_counts, check_range, draw_distinct
+from revelm.tasks.problem_files import Row, read_rows
+from revelm.tasks.task import Messages, check_split
+
+_QUESTION = re.compile(r"[0-9](?:[-+*][0-9])+")
+_MULTIPLIERS = (2, 3, 3, 4, 6, 7, 7, 8, 9, 9)  # 3, 7 and 9 keep all ten digits apart, so they come twice as often
+_TEST_SHARE = 10  # one operand sequence in ten belongs to the test split
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Left-to-right arithmetic modulo 10.
+
+    ``num_operations``: smallest and largest number of operations of a question. ``data``: a CSV or JSON Lines file with
+    ``question`` and ``answer`` that takes the place of the test split; ``info["seen"]`` of its problems says whether
+    the same question is among the training problems, which are always generated. ``habit_rate``: share of
+    demonstrations that guess. ``instruction``: a line before each question.
+    """
+
+    seed: int = 0
+    num_train: int = 20000
+    num_test: int = 200
+    num_operations: tuple[int, int] = (4, 6)
+    data: str | None = None
+    habit_rate: float = 0.7
+    instruction: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field outside its range."""
+        check_counts(num_train=self.num_train, num_test=self.num_test, habit_rate=self.habit_rate)
+        check_range("num_operations", self.num_operations, low=2, high=32)
+
+    @property
+    def name(self) -> str:
+        """The short name under which results are reported."""
+        return "chain"
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "train" or "test"; see `Task.problems`."""
+        check_split(split)
+        low, high = self.num_operations
+        if split == "train":
+            return _generated("train", self.num_train, self.seed, low, high)
+        if self.data is None:
+            return _generated("test", self.num_test, self.seed, low, high)
+        seen = {problem.question for problem in self.problems("train")}
+        return [_from_row(row, seen) for row in read_rows(self.data)]
+
+    def prompt(self, problem: Problem) -> Messages:
+        """The question followed by ``=?``, after the instruction if there is one."""
+        content = f"{self.instruction}\n{problem.question}=?" if self.instruction else f"{problem.question}=?"
+        return [{"role": "user", "content": content}]
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        r"""1 if the last ``\boxed{}`` holds the answer and nothing else; breakdown: ``correct``, ``has_box``."""
+        answer = last_boxed(completion.text)
+        correct = float(answer is not None and answer.strip() == problem.reference)
+        return Score(correct, {"correct": correct, "has_box": float(answer is not None)})
+
+    def worked(self, problem: Problem) -> str:
+        """All steps, one a line, and the boxed answer."""
+        steps = evaluate(problem.question)
+        return "".join(f"{step}\n" for step in steps) + f"\\boxed{{{steps[-1][-1]}}}"
+
+    def habit(self, problem: Problem, rng: Random) -> str:
+        """The boxed guess: only the last operation, on the last two operands."""
+        return f"\\boxed{{{evaluate(problem.question[-3:])[-1][-1]}}}"
+
+    def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
+        """``num`` answered training problems of kinds "worked" and "habit"; see `mixed_demonstrations`."""
+        return mixed_demonstrations(self, num, seed=seed)
+
+
+def evaluate(question: str) -> list[str]:
+    """The steps of a question, each five characters: ``7+5*3`` gives ``["7+5=2", "2*3=6"]``.
+
+    Raises ValueError for anything but digits joined by ``+``, ``-`` and ``*``.
+    """
+    if not _QUESTION.fullmatch(question):
+        raise ValueError(f"question={question!r}: expected single digits joined by + - or *, such as 7+5*3-4")
+    steps = []
+    value = int(question[0])
+    for operation, digit in zip(question[1::2], question[2::2], strict=True):
+        result = _apply(value, operation, int(digit))
+        steps.append(f"{value}{operation}{digit}={result}")
+        value = result
+    return steps
+
+
+def _apply(left: int, operation: str, right: int) -> int:
+    if operation == "+":
+        return (left + right) % 10
+    if operation == "-":
+        return (left - right) % 10
+    return left * right % 10
+
+
+def _split_of(question: str) -> str:
+    """The split that the operands of a question belong to, whatever the seed."""
+    return "test" if derive_seed("chain", "split", question[0::2]) % _TEST_SHARE == 0 else "train"
+
+
+def _draw_question(rng: Random, num_operations: int) -> str:
+    parts = [str(rng.randint(1, 9))]
+    for _ in range(num_operations):
+        operation = rng.choice("+-*")
+        parts.append(f"{operation}{rng.choice(_MULTIPLIERS) if operation == '*' else rng.randint(1, 9)}")
+    return "".join(parts)
+
+
+@lru_cache(maxsize=8)
+def _generated(split: str, num: int, seed: int, low: int, high: int) -> tuple[Problem, ...]:
+    """``num`` different problems of a split; a smaller ``num`` gives the beginning of a larger one."""
+    rng = Random(derive_seed("chain", "problems", seed, split))
+
+    def draw() -> Problem | None:
+        question = _draw_question(rng, rng.randint(low, high))
+        return _problem(question, is_seen=split == "train") if _split_of(question) == split else None
+
+    remedy = f"lower num_{split} or raise num_operations, now ({low}, {high})"
+    return draw_distinct(draw, num, field=f"num_{split}", remedy=remedy)
+
+
+def _problem(question: str, *, is_seen: bool) -> Problem:
+    answer = evaluate(question)[-1][-1]
+    info = {"num_operations": len(question) // 2, "seen": is_seen}
+    return Problem(f"chain:{question}", question, answer, info)
+
+
+def _from_row(row: Row, seen: set[str]) -> Problem:
+    question = "".join(row.text("question").split()).removesuffix("?").removesuffix("=")
+    if not _QUESTION.fullmatch(question):
+        raise row.error("question", f"{question[:60]!r} is not single digits joined by + - or *, such as 7+5*3-4")
+    value = evaluate(question)[-1][-1]
+    answer = row.text("answer")
+    if answer != value:
+        raise row.error("answer", f"{answer[:60]!r}, but left to right modulo 10 {question} is {value}; correct it")
+    info = {"num_operations": len(question) // 2, "seen": question in seen}
+    return Problem(f"chain:{row.name}:{row.number}", question, answer, info)

@@ -1,0 +1,56 @@
+"""What every task offers: problems, their prompts, verdicts and, optionally, demonstrations to learn from.
+
+A task is a frozen dataclass whose fields are its configuration; it is picklable (workers score with it), deterministic
+in its fields, and imports no torch.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from revelm.core.types import Completion, Demonstration, Problem, Score
+
+Messages = list[dict[str, str]]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Problems, how they are asked, and how answers are judged."""
+
+    @property
+    def name(self) -> str:
+        """The short name under which results are reported."""
+        ...
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "train" or "test", the same ones in the same order at each call.
+
+        Raises ValueError for another split, and for an external file that cannot be used.
+        """
+        ...
+
+    def prompt(self, problem: Problem) -> Messages:
+        """The chat that asks ``problem``, up to the assistant's turn."""
+        ...
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        """The verdict on an answer: 1 for a right one, less for any other. Never raises, whatever the text."""
+        ...
+
+
+@runtime_checkable
+class DemonstrationTask(Task, Protocol):
+    """A task that can also show how its training problems are answered."""
+
+    def worked(self, problem: Problem) -> str:
+        """A full answer to ``problem`` that scores 1."""
+        ...
+
+    def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
+        """``num`` answered training problems, determined by the task's fields and ``seed``."""
+        ...
+
+
+def check_split(split: str) -> None:
+    """Refuse a split other than "train" and "test" with a ValueError."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r}: expected 'train' or 'test'")

@@ -1,0 +1,1 @@
+"""Loops: fetch samples, step the optimiser, save, resume."""

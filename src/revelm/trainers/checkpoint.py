@@ -1,0 +1,84 @@
+"""Checkpoints: complete or absent, never half a one, and everything a run needs to go on as if never interrupted.
+
+``checkpoint-<step>/`` is a Hugging Face directory plus ``trainer/`` (optimiser, schedule position, random states, data
+cursor). It is filled under another name, flushed to disk and renamed; then the ``LATEST`` file is replaced.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from revelm.core.atomic import atomic_directory, write_text_atomic
+from revelm.data.tokenizer import save_tokenizer
+from revelm.models.language_model import LanguageModel
+from revelm.models.load import LATEST, load_model, save_model
+from revelm.trainers.optimizer import Optimizer
+
+PREFIX = "checkpoint-"
+
+
+def save_checkpoint(
+    run: Path, step: int, *, model: LanguageModel, tokenizer: Any, optimizer: Optimizer, cursor: Mapping[str, Any]
+) -> Path:
+    """Write ``checkpoint-<step>`` below ``run`` and point LATEST at it. ``cursor`` is plain JSON data."""
+    target = run / f"{PREFIX}{step}"
+    with atomic_directory(target) as folder:
+        save_model(model, folder)
+        save_tokenizer(tokenizer, folder)
+        trainer = folder / "trainer"
+        trainer.mkdir()
+        torch.save(optimizer.state(), trainer / "optimizer.pt")
+        torch.save(torch.get_rng_state(), trainer / "rng.pt")
+        (trainer / "state.json").write_text(json.dumps({"step": step, **cursor}), encoding="utf-8")
+    write_text_atomic(run / LATEST, target.name + "\n")
+    return target
+
+
+def prune_checkpoints(run: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` complete checkpoints of ``run``."""
+    found = sorted(_complete(run), key=_step_of)
+    for old in found[: max(0, len(found) - keep)]:
+        shutil.rmtree(old)
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of ``run``: the one LATEST names, or a later one it did not get to name."""
+    found = sorted(_complete(run), key=_step_of)
+    return found[-1] if found else None
+
+
+def restore(folder: Path, optimizer: Optimizer) -> dict[str, Any]:
+    """Load optimiser and random states from a checkpoint whose weights the model already has; returns the cursor."""
+    trainer = folder / "trainer"
+    try:
+        optimizer.load_state(torch.load(trainer / "optimizer.pt", weights_only=True))
+        torch.set_rng_state(torch.load(trainer / "rng.pt", weights_only=True))
+        state: dict[str, Any] = json.loads((trainer / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{trainer} is damaged ({error}); remove {folder} to resume from the one before") from error
+    return state
+
+
+def load_weights(folder: Path, *, dtype: str, device: str) -> LanguageModel:
+    """The model of a checkpoint, ready to be trained."""
+    model = load_model(folder, dtype=dtype, device=device)
+    return model.train()
+
+
+def _complete(run: Path) -> list[Path]:
+    return [p for p in run.glob(f"{PREFIX}*") if (p / "trainer" / "state.json").is_file()]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
+
+
+def same_random_numbers(seed: int) -> None:
+    """Seed the global generators, for components that use them; the loops themselves draw from derived seeds."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)

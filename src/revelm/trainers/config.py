@@ -1,0 +1,100 @@
+"""What a training run can be told: one typed schema per loop; unknown keys are refused (``revelm.core.config``)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from revelm.core.config import Schema, Spec
+from revelm.eval.config import EvaluationSpec, SettingSpec
+
+Dtype = Literal["float32", "float64", "bfloat16"]
+
+
+class ModelSpec(Schema):
+    """Where the weights come from. ``block_size``: what the run expects; an error if the checkpoint has another."""
+
+    path: str
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+    block_size: int | None = None
+
+
+class OptimizerSpec(Schema):
+    """AdamW on fp32 master weights, gradient clipping, and a schedule with warm-up and a floor.
+
+    ``schedule``: how the rate goes from its peak to ``floor`` x peak over the run; "constant" ignores the floor.
+    """
+
+    learning_rate: float = Field(1e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    floor: float = Field(0.0, ge=0, le=1)
+
+
+class TrainSpec(Schema):
+    """``steps``: rounds of the loop. ``max_positions``: padded positions of one micro-batch (memory, never results)."""
+
+    steps: int = Field(ge=1)
+    seed: int = 0
+    max_positions: int = Field(8192, ge=1)
+    save_every: int = Field(0, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class DataSpec(Schema):
+    """SFT texts: ``path``, a JSON Lines file of chats, or else ``num`` demonstrations of the run's task."""
+
+    path: str | None = None
+    num: int = Field(20_000, ge=1)
+    seed: int = 0
+
+
+class SFTConfig(Schema):
+    """One supervised run."""
+
+    model: ModelSpec
+    train: TrainSpec
+    out: str
+    task: Spec | None = None
+    data: DataSpec = DataSpec()
+    batch_size: int = Field(64, ge=1)
+    objective: Spec = Field(default_factory=lambda: {"kind": "block_sft"})
+    optimizer: OptimizerSpec = OptimizerSpec(learning_rate=1e-4)
+    resume: bool = False
+
+
+class RolloutSpec(SettingSpec):
+    """How answers are drawn: ``problems_per_step`` problems, ``group_size`` answers each.
+
+    A step whose groups all lack signal draws further problems, at most ``max_attempts`` times in all.
+    """
+
+    problems_per_step: int = Field(16, ge=1)
+    group_size: int = Field(8, ge=2)
+    num_slots: int = Field(64, ge=1)
+    max_attempts: int = Field(4, ge=1)
+    save_every: int = Field(0, ge=0)
+
+
+class RLConfig(Schema):
+    """One reinforcement learning run. ``updates_per_step``: optimiser updates on each step's rollouts.
+
+    ``rewards``: "task", or "shuffled" within each group: a control that should teach nothing.
+    """
+
+    model: ModelSpec
+    task: Spec
+    train: TrainSpec
+    out: str
+    rollout: RolloutSpec = RolloutSpec()
+    objective: Spec = Field(default_factory=lambda: {"kind": "trace_rl"})
+    optimizer: OptimizerSpec = OptimizerSpec(learning_rate=1e-6)
+    updates_per_step: int = Field(1, ge=1)
+    rewards: Literal["task", "shuffled"] = "task"
+    eval: EvaluationSpec = EvaluationSpec()
+    eval_every: int = Field(0, ge=0)
+    resume: bool = False

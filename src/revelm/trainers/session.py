@@ -1,0 +1,92 @@
+"""What every loop begins and ends with: the run directory, the weights to start from, and saving."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from revelm.core.config import dump_yaml
+from revelm.data.tokenizer import load_tokenizer
+from revelm.models.language_model import LanguageModel
+from revelm.models.load import checkpoint_path, load_model
+from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, restore, save_checkpoint, same_random_numbers
+from revelm.trainers.config import ModelSpec, OptimizerSpec, TrainSpec
+from revelm.trainers.optimizer import Optimizer
+
+
+@dataclass
+class Session:
+    """A run under way: ``step`` rounds are done; ``cursor`` is what the loop keeps between rounds (plain JSON data)."""
+
+    run: Path
+    train: TrainSpec
+    model: LanguageModel
+    tokenizer: Any
+    optimizer: Optimizer
+    step: int
+    cursor: dict[str, Any]
+    saved: int = -1
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step, unless it is there already."""
+        if self.saved == self.step:
+            return
+        save_checkpoint(
+            self.run,
+            self.step,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            optimizer=self.optimizer,
+            cursor=self.cursor,
+        )
+        self.saved = self.step
+        prune_checkpoints(self.run, self.train.keep_checkpoints)
+
+    def is_due(self, every: int) -> bool:
+        """Whether something that happens every ``every`` steps (0: never) is due after this one."""
+        return every > 0 and self.step % every == 0
+
+
+def open_session(
+    config: BaseModel, *, model: ModelSpec, train: TrainSpec, optimizer: OptimizerSpec, updates_per_step: int
+) -> Session:
+    """Load or resume. ``config`` has ``out`` and ``resume``; it is saved as config.yaml.
+
+    Raises ValueError when ``out`` holds a run already and ``resume`` is not set, or when ``model.block_size`` is not
+    the checkpoint's.
+    """
+    settings: Mapping[str, Any] = dict(config)
+    run = Path(settings["out"])
+    latest = latest_checkpoint(run)
+    if latest is not None and not settings["resume"]:
+        raise ValueError(f"out: {run} already holds {latest.name}; add resume=true to go on, or give another folder")
+    source = checkpoint_path(model.path) if latest is None else latest
+    tokenizer = load_tokenizer(source)
+    weights = load_model(source, dtype=model.dtype, device=model.device).train()
+    check_block_size(model, weights)
+    same_random_numbers(train.seed)
+    total = train.steps * updates_per_step
+    session = Session(run, train, weights, tokenizer, Optimizer(weights, optimizer, total_updates=total), 0, {})
+    if latest is not None:
+        session.cursor = restore(latest, session.optimizer)
+        session.step = session.saved = session.cursor.pop("step")
+    run.mkdir(parents=True, exist_ok=True)
+    dump_yaml(config, run / "config.yaml")
+    return session
+
+
+def check_block_size(spec: ModelSpec, model: LanguageModel) -> None:
+    """ValueError when a recipe expects another block size than the checkpoint was trained with."""
+    if spec.block_size is not None and spec.block_size != model.family.block_size:
+        raise ValueError(
+            f"model.block_size: {spec.block_size}, but the checkpoint {spec.path} was trained with blocks of "
+            f"{model.family.block_size}; leave model.block_size out, or use a checkpoint of that size"
+        )
+
+
+def require_updates(session: Session) -> None:
+    """RuntimeError when a run ends without having learnt anything."""
+    if session.optimizer.updates == 0:
+        raise RuntimeError(f"{session.run}: the run ended with 0 optimiser updates; nothing was learnt")

@@ -1,0 +1,78 @@
+"""Supervised fine-tuning: texts in, checkpoints out.
+
+Every step takes the next ``batch_size`` samples of a seeded permutation of each epoch, so the step number alone says
+which samples come next; noise is seeded by (run, step, sample). A resumed run therefore goes on bit for bit.
+"""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from revelm.core.registry import build
+from revelm.core.seeds import derive_seed
+from revelm.core.types import Family
+from revelm.data.chat_rows import read_chat_rows
+from revelm.data.tokenizer import encode_demonstration
+from revelm.objectives.batch import Text
+from revelm.trainers.config import SFTConfig
+from revelm.trainers.run_log import RunLog, interruptible
+from revelm.data.stream import stream
+from revelm.trainers.session import Session, open_session, require_updates
+from revelm.trainers.update import update
+
+
+def run(config: SFTConfig) -> Path:
+    """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
+    objective = build("objectives", config.objective, field="objective")
+    demonstrations = _demonstrations(config)
+    session = open_session(
+        config, model=config.model, train=config.train, optimizer=config.optimizer, updates_per_step=1
+    )
+    texts = encode_texts(demonstrations, session.tokenizer, session.model.family)
+    total = config.train.steps
+    with RunLog(session.run, phase="sft", total=total, start=session.step) as log, interruptible() as interrupt:
+        while session.step < total and not interrupt.is_requested:
+            began = perf_counter()
+            metrics = _step(session, objective, texts, config)
+            session.step += 1
+            log.write(session.step, metrics | {"seconds": perf_counter() - began})
+            log.show(session.step, f"loss {metrics['loss']:.3f}")
+            if session.is_due(config.train.save_every):
+                session.save()
+    session.save()
+    if interrupt.is_requested:
+        raise KeyboardInterrupt(f"stopped after step {session.step}; resume with resume=true")
+    require_updates(session)
+    return session.run
+
+
+def _step(session: Session, objective: Any, texts: list[Text], config: SFTConfig) -> dict[str, float]:
+    first = session.step * config.batch_size
+    places = stream(config.train.seed, range(first, first + config.batch_size), len(texts))
+    seed = derive_seed(config.train.seed, "noise", session.step)
+    batch = objective.prepare([texts[i] for i in places], session.model.family, seed)
+    return update(session.model, session.optimizer, objective, batch.split(config.train.max_positions))
+
+
+def _demonstrations(config: SFTConfig) -> list[Any]:
+    if config.data.path is not None:
+        return list(read_chat_rows(config.data.path))
+    if config.task is None:
+        raise ValueError("data.path and task are both missing; give a file of chats, or a task with demonstrations")
+    task = build("tasks", config.task, field="task")
+    return list(task.demonstrations(config.data.num, config.data.seed))
+
+
+def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family) -> list[Text]:
+    """Demonstrations as token ids. ValueError for an empty data set or a sample that is too long, with its number."""
+    texts = []
+    for i, demonstration in enumerate(demonstrations):
+        ids, prompt_length = encode_demonstration(tokenizer, demonstration.messages)
+        if len(ids) > family.max_length:
+            raise ValueError(f"data row {i + 1} has {len(ids)} tokens; the model has {family.max_length} positions")
+        texts.append(Text(np.array(ids, dtype=np.int64), prompt_length, i))
+    if not texts:
+        raise ValueError("data: no samples to train on")
+    return texts

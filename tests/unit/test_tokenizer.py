@@ -1,0 +1,210 @@
+"""Text to ids and back, chats, and what is refused on the way."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from revelm.data.chat_rows import read_chat_rows
+from revelm.data.tokenizer import (
+    MIN_VOCAB_SIZE,
+    build_tiny_tokenizer,
+    check_prompt,
+    encode_chat,
+    encode_demonstration,
+    encode_text,
+    load_tokenizer,
+    save_tokenizer,
+    token_pieces,
+)
+
+TEXTS = ["7+5*3-4=?", "7+5=2\n2*3=6\n6-4=2\n\\boxed{2}", "The answer is 12 - 3 = 9."] * 20
+TOKENIZER = build_tiny_tokenizer(TEXTS, 320)
+CHAT = [{"role": "user", "content": " 7+5=? "}, {"role": "assistant", "content": "\n2\n"}]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text())
+def test_any_text_comes_back(text: str) -> None:
+    """Catches normalisation, stripped spaces and lost bytes."""
+    assert TOKENIZER.decode(TOKENIZER(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_digits_and_operators_stand_alone() -> None:
+    """Catches merges that make the tokens of a number depend on its neighbours."""
+    text = "12+34=46\n\n5 * 6 - 7=\\boxed{2}"
+    pieces = [TOKENIZER.decode([i]) for i in encode_text(TOKENIZER, text)]
+    assert pieces == [*"12+34=46\n\n5 * 6 - 7=", "\\boxed{", "2", "}"]
+
+
+def test_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
+    """Catches template, special tokens or merges lost on disk; and a class name only one release knows."""
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+    loaded = load_tokenizer(tmp_path)
+    assert encode_demonstration(loaded, CHAT) == encode_demonstration(TOKENIZER, CHAT)
+    assert loaded.get_vocab() == TOKENIZER.get_vocab()
+    assert (loaded.pad_token_id, loaded.mask_token_id, loaded.eos_token_id) == (0, 1, 2)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_building_is_deterministic_across_processes() -> None:
+    """Catches merges that depend on hash order."""
+    built = f"build_tiny_tokenizer({TEXTS!r}, 320).backend_tokenizer.to_str()"
+    code = f"from revelm.data.tokenizer import build_tiny_tokenizer; print({built})"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == TOKENIZER.backend_tokenizer.to_str()
+
+
+def test_chat_costs_three_tokens_and_the_prompt_is_a_prefix() -> None:
+    """Catches a demonstration whose prompt differs from the one that generation starts from."""
+    content = len(encode_text(TOKENIZER, CHAT[0]["content"]))
+    prompt = encode_chat(TOKENIZER, CHAT[:1], add_generation_prompt=True)
+    ids, length = encode_demonstration(TOKENIZER, CHAT)
+    assert len(prompt) == content + 3
+    assert ids[:length] == prompt
+    assert TOKENIZER.decode(ids[length:]) == "\n2\n<|im_end|>"
+
+
+def test_text_after_the_end_of_turn_is_dropped() -> None:
+    """Catches the newline that ChatML writes after every turn being trained as part of the answer."""
+    other = build_tiny_tokenizer(TEXTS, 320)
+    other.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    ids, length = encode_demonstration(other, CHAT)
+    assert other.decode(ids[length:]) == "\n2\n<|im_end|>"
+    other.chat_template = "{% for m in messages %}{{ loop.length }}{% endfor %}"
+    with pytest.raises(ValueError, match="does not begin with its own generation prompt"):
+        encode_demonstration(other, CHAT)
+    other.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        encode_demonstration(other, CHAT)
+
+
+@pytest.mark.parametrize("token", ["<|mask|>", "<|im_end|>", "<|assistant|>", "<|pad|>"])
+def test_content_never_becomes_a_special_token(token: str) -> None:
+    """Catches a user who ends the turn, speaks as the assistant, or puts a mask into the prompt."""
+    with pytest.raises(ValueError, match=r"messages\.0\.content spells the special token '<\|.*remove it"):
+        encode_chat(TOKENIZER, [{"role": "user", "content": f"a{token}b"}])
+
+
+def test_bad_chats() -> None:
+    """Catches template tracebacks for malformed messages."""
+    with pytest.raises(ValueError, match="must have the role 'assistant'"):
+        encode_demonstration(TOKENIZER, CHAT[:1])
+    bad: list[Any] = [{"role": "user"}]
+    with pytest.raises(ValueError, match=r"messages\.0: must have the strings"):
+        encode_chat(TOKENIZER, bad)
+
+
+def test_prompt_checks() -> None:
+    """Catches prompts that cannot be answered."""
+    check_prompt([5, 6], 1, 3)
+    for ids, limit, message in [([], 9, "empty"), ([5, 1], 9, "token 1 is the mask"), ([5, 6], 2, "2 tokens")]:
+        with pytest.raises(ValueError, match=message):
+            check_prompt(ids, 1, limit)
+
+
+def test_pieces_join_to_the_text() -> None:
+    """Catches a trace that shows broken characters, and tokens without a piece."""
+    ids = [*encode_text(TOKENIZER, "a🤷漢=\ufffd"), 1]
+    pieces = token_pieces(TOKENIZER, ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == "a🤷漢=\ufffd<|mask|>"
+    assert pieces[:5] == ("a", "", "", "", "🤷")
+    assert token_pieces(TOKENIZER, []) == ()
+
+
+def test_vocabulary_too_small() -> None:
+    """Catches a tokenizer without all bytes."""
+    assert len(build_tiny_tokenizer([], MIN_VOCAB_SIZE)) == MIN_VOCAB_SIZE
+    with pytest.raises(ValueError, match="vocab_size is 100, must be at least 262"):
+        build_tiny_tokenizer([], 100)
+
+
+def test_load_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches library tracebacks for missing, damaged or unreachable files."""
+    with pytest.raises(ValueError, match="is not a directory"):
+        load_tokenizer(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is missing"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_tokenizer(tmp_path)
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_tokenizer(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="cannot load a tokenizer from 'nobody/nothing'"):
+        load_tokenizer("nobody/nothing")
+
+
+def test_mask_token_from_the_model_config(tmp_path: Path) -> None:
+    """Catches checkpoints that name their mask only in config.json, and those that have none."""
+    other = build_tiny_tokenizer(TEXTS, 320)
+    other.mask_token = None
+    other.pad_token = None
+    save_tokenizer(other, tmp_path)
+    with pytest.raises(ValueError, match=r"has no mask token.*add_special_tokens"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text('{"mask_token_id": 1}')
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.mask_token, loaded.pad_token) == ("<|mask|>", "<|im_end|>")
+
+
+def test_chat_rows(tmp_path: Path) -> None:
+    """Catches one of the accepted layouts being read wrongly."""
+    file = tmp_path / "a.jsonl"
+    rows = [
+        {"messages": CHAT, "kind": "worked"},
+        {"prompt": "a", "completion": "b", "id": 3},
+        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "completion": "b"},
+    ]
+    file.write_text("\n\n".join(json.dumps(row) for row in rows))
+    first, second, third = read_chat_rows(file)
+    assert (first.messages, first.kind, second.kind) == (tuple(CHAT), "worked", "file")
+    assert second.messages == ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    assert [m["role"] for m in third.messages] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "row 2: not valid JSON"),
+        ("[1]", "row 2: must be an object"),
+        ('{"prompt": "a"}', "row 2: needs 'messages', or 'prompt' and 'completion'; has prompt"),
+        ('{"prompt": "a", "completion": 3}', r"row 2: completion\.0: must be an object whose 'content' is a string"),
+        ('{"messages": []}', "row 2: messages: must be a list"),
+        ('{"messages": [{"role": "robot", "content": ""}]}', r"row 2: messages\.0\.role: 'robot', must be one of"),
+        ('{"messages": [{"role": "user", "content": ""}]}', "row 2: messages: the last of at least two"),
+    ],
+)
+def test_bad_chat_rows(tmp_path: Path, line: str, message: str) -> None:
+    """Catches errors without the row and field to look at."""
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n' + line)
+    with pytest.raises(ValueError, match=message):
+        read_chat_rows(file)
+
+
+def test_missing_and_empty_chat_files(tmp_path: Path) -> None:
+    """Catches training on nothing."""
+    with pytest.raises(FileNotFoundError, match="no such data file"):
+        read_chat_rows(tmp_path / "none")
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="empty, at least one"):
+        read_chat_rows(tmp_path / "a.jsonl")
+
+
+def test_no_torch_in_data() -> None:
+    """Catches a module-level import that makes workers heavy."""
+    code = "import sys, revelm.data.tokenizer, revelm.data.chat_rows; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
