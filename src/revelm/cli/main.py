@@ -1,7 +1,8 @@
 """The ``revelm`` command: one verb per file of this folder. Help needs neither torch nor transformers.
 
-What a user can mend (a wrong value, a missing file, a full disk) is one line on stderr and exit code 2;
-``REVELM_DEBUG=1`` shows where it came from. Ctrl-C exits with 130.
+What a user can mend (a wrong value, a missing file, a full disk) is one line on stderr and exit code 2; a run that
+failed (nothing learnt, a gradient that is not finite) one line and 1. ``REVELM_DEBUG=1`` shows where it came from.
+Ctrl-C exits with 130.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from revelm import __version__
 from revelm.cli import evaluate, generate, listing, quickstart, trace, train
+from revelm.core.errors import RunError
 
 VERBS = (quickstart, train, evaluate, generate, trace, listing)
 
@@ -23,17 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append(str(Path.cwd()))  # so that `kind: my_module:Mine` finds a file beside the recipe
     try:
         words.call(words)
-    except KeyboardInterrupt:
-        print("revelm: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"revelm: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, e.g. `revelm ls | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RunError, FloatingPointError) as error:
         if os.environ.get("REVELM_DEBUG") == "1":
             raise
         print(f"revelm: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunError | FloatingPointError) else 2
     return 0
 
 

@@ -88,6 +88,7 @@ def _filtered(log_probability: Tensor, sampling: SamplingRows) -> Tensor:
     inside = rank < limit
     mass = ordered.masked_fill(~inside, -float("inf")).softmax(dim=-1)
     before = mass.cumsum(dim=-1) - mass
-    inside = inside & ((before < sampling.top_p[:, None, None].to(mass.dtype)) | (rank == 0))
+    top_p = sampling.top_p[:, None, None].to(mass.dtype)
+    inside = inside & ((before < top_p) | (top_p == 1) | (rank == 0))
     keep = torch.zeros_like(inside).scatter(-1, order, inside)
     return log_probability.masked_fill(~keep, -float("inf"))

@@ -59,7 +59,8 @@ class Engine:
         commit: Literal["fused", "separate"] = "fused",
     ) -> None:
         if model.family.attention != "block":
-            raise ValueError(f"engine: {model.family.name} has {model.family.attention} attention; only block runs here")
+            kind = f"{model.family.name} has {model.family.attention} attention"
+            raise ValueError(f"engine: {kind}; only block runs here")
         if num_slots < 1:
             raise ValueError(f"engine.num_slots is {num_slots}, must be at least 1")
         if commit not in ("fused", "separate"):
@@ -80,7 +81,8 @@ class Engine:
         Prompts are ids, strings or messages (the latter two need a tokenizer). All are checked before the first
         forward. ``on_finish(index, trajectory)`` is called as each request ends.
         """
-        requests = make_requests(prompts, sampling or Sampling(), self.model.family, self.tokenizer)
+        settings = Sampling() if sampling is None else sampling
+        requests = make_requests(prompts, settings, self.model.family, self.tokenizer)
         if not requests:
             return []
         began = perf_counter()
@@ -130,8 +132,8 @@ class _Run:
         if self.engine.commit == "separate" and bool(slots.slot["pending"][: slots.count].any()):
             self._forward(commit_rows(slots, self.cache))
             self.stats.commit_forwards += 1
+            slots.slot["forwards"][: slots.count] += slots.slot["pending"][: slots.count]
             slots.slot["pending"][: slots.count] = False
-            slots.slot["forwards"][: slots.count] += 1
         features = self._forward(decode_rows(slots, self.cache))
         n = slots.count
         slots.is_fresh = [False] * n

@@ -48,19 +48,20 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2021), halves convention; angles from absolute positions."""
+    """Rotary position embedding (Su et al. 2021), halves convention; angles from absolute positions.
 
-    inverse_frequency: Tensor
+    Frequencies are computed anew in each forward: a buffer would be rounded to bfloat16 with the weights.
+    """
 
     def __init__(self, head_dim: int, theta: float) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
-        self.register_buffer("inverse_frequency", theta**-exponent, persistent=False)
+        self.head_dim, self.theta = head_dim, theta
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin [R, L, 1, head_dim] for ``positions`` [R, L]."""
         wide = torch.promote_types(dtype, torch.float32)
-        angle = positions[..., None].to(wide) * self.inverse_frequency.to(device=positions.device, dtype=wide)
+        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=positions.device) / self.head_dim
+        angle = positions[..., None].to(wide) * (self.theta**-exponent).to(wide)
         angle = torch.cat((angle, angle), dim=-1)[..., None, :]
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
@@ -81,7 +82,7 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, query, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
-        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=config.attention_bias)
         norm = (lambda: RMSNorm(config.head_dim, config.rms_norm_eps)) if config.use_qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
 

@@ -27,7 +27,7 @@ def checkpoint_path(path: str | Path) -> Path:
     if (folder / "config.json").is_file() or not pointer.is_file():
         return folder
     target = folder / pointer.read_text(encoding="utf-8").strip()
-    if not target.is_dir():
+    if not target.is_dir() or target.resolve() == folder.resolve():
         raise ValueError(f"{pointer} names {target.name!r}, which does not exist; the run directory is incomplete")
     return checkpoint_path(target)
 
@@ -38,11 +38,13 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "float32", device
     ``dtype``: "float32", "bfloat16", "float16", "float64" or a torch dtype. Raises ValueError (one sentence: the
     file, what is wrong, the remedy) for anything that is not a complete checkpoint of a known family.
     """
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, allowed: {', '.join(DTYPES)}")
     folder = checkpoint_path(path)
     config = read_model_config(folder)
     kind = _kind(config, folder)
     model = _empty_model(kind, config, _special_ids(config, folder))
-    _fill(model, kind, _weight_files(folder))
+    _fill(model, kind, _weight_files(folder), folder)
     return model.to(device=device, dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype).eval()
 
 
@@ -52,7 +54,6 @@ def new_model(config: Mapping[str, Any], *, seed: int, dtype: str = "float32") -
     model = _empty_model(kind, config, _special_ids(config, None)).to_empty(device="cpu").float()
     if model.sizes.tie_word_embeddings:
         model.lm_head.weight = model.decoder.embed_tokens.weight
-    _restore_buffers(model)
     initialise(model, torch.Generator().manual_seed(seed))
     return model.to(DTYPES[dtype]).eval()
 
@@ -136,18 +137,11 @@ def _check_ids(family: Family) -> None:
         raise ValueError(f"config.json: block_size is {family.block_size!r}, must be an integer of at least 1")
 
 
-def _restore_buffers(model: LanguageModel) -> None:
-    """Buffers are not in checkpoints: compute them anew after meta-device construction."""
-    from revelm.models.decoder import Rotary
-
-    model.decoder.rotary = Rotary(model.sizes.head_dim, model.sizes.rope_theta)
-
-
 def _weight_files(folder: Path) -> dict[str, Path]:
     """Official tensor name -> file that holds it."""
     index = folder / INDEX
     if index.is_file():
-        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        table = _weight_map(index)
         missing = sorted({f for f in table.values() if not (folder / f).is_file()})
         if missing:
             raise ValueError(f"{index} names {missing[0]}, which is missing: the checkpoint is incomplete")
@@ -159,6 +153,13 @@ def _weight_files(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(handle.keys(), file)
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{index} is not an index of tensor names; the checkpoint is damaged") from error
+
+
 def _opened(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
@@ -166,27 +167,30 @@ def _opened(file: Path) -> Any:
         raise ValueError(f"{file} is damaged or truncated ({error}); copy the checkpoint again") from error
 
 
-def _fill(model: LanguageModel, kind: Any, files: Mapping[str, Path]) -> None:
+def _fill(model: LanguageModel, kind: Any, files: Mapping[str, Path], folder: Path) -> None:
     """Stream every tensor from disk into the meta-device model; names and shapes must match exactly."""
     wanted = {_translate(k, kind.names, to_official=True): (k, v) for k, v in model.state_dict().items()}
     tied = model.sizes.tie_word_embeddings
     missing = [n for n in wanted if n not in files and not (tied and n == "lm_head.weight")]
     if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors, the first is {missing[0]!r}")
+        raise ValueError(f"{folder} lacks {len(missing)} of {len(wanted)} tensors, the first is {missing[0]!r}")
     unknown = [n for n in files if n not in wanted]
     if unknown:
-        raise ValueError(f"the checkpoint has {len(unknown)} tensors its config does not, the first is {unknown[0]!r}")
+        raise ValueError(f"{folder} has {len(unknown)} tensors that its config does not, such as {unknown[0]!r}")
     state: dict[str, Tensor] = {}
     for file in sorted(set(files.values())):
         with _opened(file) as handle:
-            for name in handle.keys():  # noqa: SIM118 (not a dict)
+            names = [name for name, home in files.items() if home == file]
+            absent = sorted(set(names) - set(handle.keys()))
+            if absent:
+                raise ValueError(f"{file} lacks {absent[0]!r}, which {INDEX} puts there; the checkpoint is incomplete")
+            for name in names:
                 state[wanted[name][0]] = _checked(handle.get_tensor(name), wanted[name][1], name, file)
     if tied:
         state["lm_head.weight"] = state["decoder.embed_tokens.weight"]
     model.load_state_dict(state, assign=True)
     if tied:
         model.lm_head.weight = model.decoder.embed_tokens.weight
-    _restore_buffers(model)
 
 
 def _checked(tensor: Tensor, expected: Tensor, name: str, file: Path) -> Tensor:

@@ -6,7 +6,7 @@ unweighted ("none"). One rate per token instead would make every block about hal
 denoising step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,8 @@ from revelm.objectives.batch import Batch, Loss, Scored, Text
 from revelm.objectives.objective import Need
 from revelm.objectives.rows import Row, block_row, collate
 from revelm.trajectories.replay import Copies
+
+MAX_DRAWS = 64
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,17 @@ class BlockSFT:
 
     def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch:
         """One row per sample: the clean text and ``num_masks`` hidden copies of every block of the response."""
-        rows = [self._row(sample, family, seed) for sample in samples]
-        return collate([row for row in rows if row is not None], family)
+        rows = drawn_rows(lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples])
+        return collate(rows, family)
 
-    def _row(self, sample: Text, family: Family, seed: int) -> Row | None:
+    def _row(self, sample: Text, family: Family, seed: tuple[int, int, int]) -> Row | None:
         size = family.block_size
         assert size is not None, "block SFT is for block models"
         end = padded_length(len(sample.ids), size)
         if end > family.max_length:
             raise ValueError(f"a sample has {len(sample.ids)} tokens; the model has {family.max_length} positions")
         ids = np.pad(sample.ids.astype(np.int64), (0, end - len(sample.ids)), constant_values=family.pad_id)
-        rng = np.random.default_rng((seed, sample.key))
+        rng = np.random.default_rng(seed)
         seen, rate = random_copies((sample.prompt_length, end), size, rng, (self.low, self.high, self.num_masks))
         if not seen.target.any():
             return None
@@ -76,6 +78,18 @@ class BlockSFT:
             "entropy": (float(scored.entropy.sum()), size),
         }
         return Loss(losses.sum(), batch.count, metrics)
+
+
+def drawn_rows(draw: Callable[[int], Sequence[Row | None]]) -> list[Row]:
+    """The rows of ``draw(0)`` that predict something. A batch in which nothing was hidden at all is drawn again.
+
+    Few short answers at low rates do come out whole. Empty when ``MAX_DRAWS`` draws hide nothing: nothing can be.
+    """
+    for attempt in range(MAX_DRAWS):
+        rows = [row for row in draw(attempt) if row is not None]
+        if rows:
+            return rows
+    return []
 
 
 def random_copies(

@@ -15,7 +15,7 @@ Estimator = Literal["zscore", "mean", "leave_one_out"]
 
 
 def group_credit(samples: Sequence[Episode], estimator: Estimator) -> list[Episode]:
-    """Samples with credit set; groups whose scores are all equal carry no signal and are left out.
+    """Samples with credit set; groups whose scores are (as good as) equal carry no signal and are left out.
 
     ``zscore``: (score - mean) / population standard deviation of its group; ``mean``: score - mean;
     ``leave_one_out``: score - mean of the others. Order is kept. Raises ValueError for a score that is not finite.
@@ -28,7 +28,7 @@ def group_credit(samples: Sequence[Episode], estimator: Estimator) -> list[Episo
     credit: dict[int, float] = {}
     for places in members.values():
         scores = np.array([samples[i].score for i in places], dtype=np.float64)
-        if np.ptp(scores) > 0:
+        if np.ptp(scores) > 0 and scores.std() > 0:
             credit |= dict(zip(places, _credit(scores, estimator).tolist(), strict=True))
     return [replace(samples[i], credit=credit[i]) for i in sorted(credit)]
 

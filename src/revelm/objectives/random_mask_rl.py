@@ -11,7 +11,7 @@ import numpy as np
 
 from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
-from revelm.objectives.block_sft import random_copies
+from revelm.objectives.block_sft import drawn_rows, random_copies
 from revelm.objectives.objective import Need
 from revelm.objectives.policy import PolicyObjective, token_weights
 from revelm.objectives.rows import Row, collate
@@ -30,8 +30,8 @@ class RandomMaskRL(PolicyObjective):
         super().__post_init__()
         if self.num_masks < 1:
             raise ValueError(f"objective.num_masks is {self.num_masks}, must be at least 1")
-        if not 0.0 <= self.low <= self.high <= 1.0:
-            raise ValueError(f"objective.low, high are {self.low}, {self.high}; need 0 <= low <= high <= 1")
+        if not 0.0 <= self.low <= self.high <= 1.0 or self.high == 0.0:
+            raise ValueError(f"objective.low, high are {self.low}, {self.high}; need 0 <= low <= high <= 1, high > 0")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -40,13 +40,13 @@ class RandomMaskRL(PolicyObjective):
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
         """One row per response: its clean text and ``num_masks`` randomly hidden copies of every block."""
-        rows = [self._row(sample, family, seed) for sample in samples]
-        return collate([row for row in rows if row is not None], family)
+        rows = drawn_rows(lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples])
+        return collate(rows, family)
 
-    def _row(self, sample: Episode, family: Family, seed: int) -> Row | None:
+    def _row(self, sample: Episode, family: Family, seed: tuple[int, int, int]) -> Row | None:
         trajectory = sample.trajectory
         start = len(trajectory.prompt_ids)
-        rng = np.random.default_rng((seed, sample.key))
+        rng = np.random.default_rng(seed)
         seen, _ = random_copies(
             (start, start + trajectory.stop_length), trajectory.block_size, rng, (self.low, self.high, self.num_masks)
         )

@@ -46,8 +46,11 @@ def collect(
 
 
 def read_completion(tokenizer: Any, trajectory: Trajectory) -> Completion:
-    """A trajectory's response as text, special tokens and the stop string left out."""
-    text = tokenizer.decode(trajectory.response_ids.tolist(), skip_special_tokens=True)
+    """A trajectory's response as text; special tokens, the stop token and the stop string are left out."""
+    ids = trajectory.response_ids.tolist()
+    if trajectory.finish_reason == "stop":
+        ids = ids[:-1]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
     if trajectory.finish_reason == "stop_string":
-        text = text[: min(text.find(s) for s in trajectory.sampling["stop_strings"] if s in text)]
+        text = text[: min((text.find(s) for s in trajectory.sampling["stop_strings"] if s in text), default=len(text))]
     return Completion(text, trajectory.num_tokens, trajectory.num_forwards, trajectory.finish_reason)

@@ -5,6 +5,7 @@ cursor). It is filled under another name, flushed to disk and renamed; then the 
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def restore(folder: Path, optimizer: Optimizer) -> dict[str, Any]:
         optimizer.load_state(torch.load(trainer / "optimizer.pt", weights_only=True))
         torch.set_rng_state(torch.load(trainer / "rng.pt", weights_only=True))
         state: dict[str, Any] = json.loads((trainer / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, pickle.PickleError) as error:
         raise ValueError(f"{trainer} is damaged ({error}); remove {folder} to resume from the one before") from error
     return state
 
@@ -71,7 +72,9 @@ def load_weights(folder: Path, *, dtype: str, device: str) -> LanguageModel:
 
 
 def _complete(run: Path) -> list[Path]:
-    return [p for p in run.glob(f"{PREFIX}*") if (p / "trainer" / "state.json").is_file()]
+    """Checkpoints by their own names; what people put beside them (checkpoint-10-old) is not touched."""
+    found = (p for p in run.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal())
+    return [p for p in found if (p / "trainer" / "state.json").is_file()]
 
 
 def _step_of(folder: Path) -> int:

@@ -45,14 +45,14 @@ class Optimizer:
         ``losses`` are called one after the other, each a micro-batch. Returns grad_norm (before clipping) and
         learning_rate. Raises FloatingPointError, weights untouched, when the gradient is not finite.
         """
-        for parameter in self.parameters:
-            parameter.grad = None
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.grad = master.grad = None
         for loss in losses:
             loss().backward()
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if parameter.grad is None:
-                continue
-            master.grad = parameter.grad.to(master.dtype).div_(count)
+            self._widen_gradients()
+        for master in self.masters:
+            if master.grad is not None:
+                master.grad.div_(count)
         norm = nn.utils.clip_grad_norm_(self.masters, self.spec.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"gradient norm is {float(norm)} at update {self.updates + 1}; weights unchanged")
@@ -68,6 +68,15 @@ class Optimizer:
                 if master is not parameter:
                     parameter.copy_(master)
         return {"grad_norm": float(norm), "learning_rate": rate}
+
+    def _widen_gradients(self) -> None:
+        """Add a micro-batch's gradients to the masters' in fp32: sums in less lose the small ones."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if master is parameter or parameter.grad is None:
+                continue
+            wide = parameter.grad.to(master.dtype)
+            master.grad = wide if master.grad is None else master.grad.add_(wide)
+            parameter.grad = None
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; loads with ``torch.load(weights_only=True)``."""

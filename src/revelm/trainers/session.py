@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from revelm.core.config import dump_yaml
+from revelm.core.errors import RunError
 from revelm.data.tokenizer import load_tokenizer
 from revelm.models.language_model import LanguageModel
 from revelm.models.load import checkpoint_path, load_model
@@ -87,6 +88,9 @@ def check_block_size(spec: ModelSpec, model: LanguageModel) -> None:
 
 
 def require_updates(session: Session) -> None:
-    """RuntimeError when a run ends without having learnt anything."""
+    """RunError when a run ends without having learnt anything."""
     if session.optimizer.updates == 0:
-        raise RuntimeError(f"{session.run}: the run ended with 0 optimiser updates; nothing was learnt")
+        raise RunError(
+            f"{session.run}: the run ended with zero updates after {session.step} steps: no group of answers had "
+            "different scores; try more answers per problem (rollout.group_size), easier problems or a better model"
+        )

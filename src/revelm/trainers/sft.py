@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from revelm.core.grid import padded_length
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Family
@@ -70,8 +71,12 @@ def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family) -> l
     texts = []
     for i, demonstration in enumerate(demonstrations):
         ids, prompt_length = encode_demonstration(tokenizer, demonstration.messages)
-        if len(ids) > family.max_length:
-            raise ValueError(f"data row {i + 1} has {len(ids)} tokens; the model has {family.max_length} positions")
+        size = padded_length(len(ids), family.block_size or 1)
+        if size > family.max_length:
+            raise ValueError(
+                f"data row {i + 1} has {len(ids)} tokens, in whole blocks {size}; the model has {family.max_length} "
+                "positions; shorten or remove the row"
+            )
         texts.append(Text(np.array(ids, dtype=np.int64), prompt_length, i))
     if not texts:
         raise ValueError("data: no samples to train on")
