@@ -69,6 +69,15 @@ def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
     return (statistic - freedom) / math.sqrt(2 * freedom)
 
 
+def scramble(x: int) -> int:
+    """SplitMix64 in Python integers, modulo 2^64."""
+    wrap = 2**64
+    x = (x + 0x9E3779B97F4A7C15) % wrap
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % wrap
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % wrap
+    return x ^ x >> 31
+
+
 def test_uniform_depends_on_its_keys_and_nothing_else() -> None:
     """Catches hidden generator state, and keys that are mixed so that (position, step) and (step, position) agree."""
     keys = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(4), torch.arange(4))
@@ -77,9 +86,9 @@ def test_uniform_depends_on_its_keys_and_nothing_else() -> None:
     order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))
     assert torch.equal(uniform(*keys[order].T), numbers[order])
     assert len(numbers.unique()) == len(numbers)
-    assert float(uniform(*torch.tensor([[7], [3], [2]]))) == 0.42541806223510205
-    huge = uniform(torch.tensor(2**63 - 1), torch.tensor(5), torch.tensor(1))
-    assert 0.0 <= float(huge) < 1.0
+    for seed, position, step in ((7, 3, 2), (2**63 - 1, 250, 99), (-5, 0, 1)):
+        mixed = scramble(scramble(scramble(seed) + position) + step)
+        assert float(uniform(*map(torch.tensor, (seed, position, step)))) == (mixed >> 11) * 2.0**-53
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -163,7 +172,7 @@ def test_a_neighbours_filter_does_not_touch_a_plain_row() -> None:
 
 
 def test_recorded_log_probability_is_of_the_unfiltered_distribution() -> None:
-    """Catches log-probs behind top-k (1 everywhere at k = 1), the mask id inside the normaliser, or division by T = 0."""
+    """Catches log-probs behind top-k (1 everywhere at k = 1), the mask id in the normaliser, division by T = 0."""
     logits = random_logits(1, 4)
     numbers = torch.full((1, 4), 0.5)
     for temperature in (0.0, 0.5, 1.0):
@@ -190,17 +199,19 @@ def best(confidence: list[float], hidden: list[bool], count: int) -> set[int]:
 @given(st.lists(st.tuples(confidences, flags), min_size=1, max_size=4), st.integers(1, 8))
 def test_static_takes_the_k_most_confident(rows: list[tuple[list[float], list[bool]]], k: int) -> None:
     """Catches ties decided by chance, visible positions that take a place, and k larger than what is hidden."""
-    confidence, hidden = (torch.tensor([row[i] for row in rows]) for i in range(2))
-    chosen = Static(k).select(confidence.double(), hidden, torch.ones(len(rows), dtype=torch.int64))
+    confidence = torch.tensor([row[0] for row in rows], dtype=torch.float64)
+    hidden = torch.tensor([row[1] for row in rows])
+    chosen = Static(k).select(confidence, hidden, torch.ones(len(rows), dtype=torch.int64))
     for i, (values, places) in enumerate(rows):
         assert set(chosen[i].nonzero()[:, 0].tolist()) == best(values, places, k)
 
 
 @given(st.lists(st.tuples(confidences, flags), min_size=1, max_size=4), st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
 def test_dynamic_takes_what_passes_or_the_best(rows: list[tuple[list[float], list[bool]]], threshold: float) -> None:
-    """Catches a threshold that includes equality, a fallback over all rows instead of each, or on visible positions."""
-    confidence, hidden = (torch.tensor([row[i] for row in rows]) for i in range(2))
-    chosen = Dynamic(threshold).select(confidence.double(), hidden, torch.ones(len(rows), dtype=torch.int64))
+    """Catches a threshold that includes equality, a fallback for all rows at once, or on visible positions."""
+    confidence = torch.tensor([row[0] for row in rows], dtype=torch.float64)
+    hidden = torch.tensor([row[1] for row in rows])
+    chosen = Dynamic(threshold).select(confidence, hidden, torch.ones(len(rows), dtype=torch.int64))
     for i, (values, places) in enumerate(rows):
         passing = {j for j in range(6) if places[j] and values[j] > threshold}
         assert set(chosen[i].nonzero()[:, 0].tolist()) == (passing or best(values, places, 1))

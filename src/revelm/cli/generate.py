@@ -42,7 +42,7 @@ def call(words: argparse.Namespace) -> None:
     folder = model_folder(words.model)
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     prompt = text if words.raw else [{"role": "user", "content": text}]
-    trajectory = generate(model, [prompt], sampling, tokenizer=tokenizer)[0]
+    trajectory = generate(model, [prompt], sampling=sampling, tokenizer=tokenizer)[0]
     print(tokenizer.decode(trajectory.response_ids.tolist(), skip_special_tokens=True))
     print(_numbers(trajectory), file=sys.stderr)
     if words.trace is not None:

@@ -37,7 +37,7 @@ class Proposal:
     confidence: Tensor
 
 
-def log_probabilities(logits: Tensor, banned_ids: tuple[int, ...], temperature: Tensor | None = None) -> Tensor:
+def log_probabilities(logits: Tensor, banned_ids: tuple[int, ...], *, temperature: Tensor | None = None) -> Tensor:
     """log-softmax of (logits, banned ids = -inf) / temperature in max(fp32, dtype).
 
     ``logits`` [..., V]; ``temperature`` broadcasts against [..., 1], entries of 0 count as 1. The one definition that
@@ -55,7 +55,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: SamplingRows) -> Proposal:
     """Propose for every position of ``logits`` [S, B, V] with one ``uniform`` number in [0, 1) each, [S, B]."""
     log_t1 = log_probabilities(logits, sampling.banned_ids)
     temperature = sampling.temperature[:, None, None]
-    log_t = log_t1 if sampling.is_plain else log_probabilities(log_t1, (), temperature)
+    log_t = log_t1 if sampling.is_plain else log_probabilities(log_t1, (), temperature=temperature)
     kept = _filtered(log_t, sampling) if sampling.is_filtered else log_t
     token = _inverse_cdf(kept.exp(), uniform)
     if not sampling.is_plain:

@@ -13,8 +13,8 @@ from revelm.trajectories.record import Trajectory
 def generate(
     model: LanguageModel,
     prompts: Sequence[Prompt],
-    sampling: Sampling | Sequence[Sampling] | None = None,
     *,
+    sampling: Sampling | Sequence[Sampling] | None = None,
     tokenizer: Any | None = None,
     num_slots: int = 64,
 ) -> list[Trajectory]:

@@ -32,9 +32,7 @@ class Segments:
 class KVCache:
     """K/V of ``num_slots`` slots of ``capacity`` positions: [layers, 2, slots, capacity, Hkv, D]."""
 
-    def __init__(
-        self, *, num_layers: int, num_slots: int, capacity: int, heads: tuple[int, int], like: Tensor
-    ) -> None:
+    def __init__(self, *, num_layers: int, num_slots: int, capacity: int, heads: tuple[int, int], like: Tensor) -> None:
         capacity = -(-capacity // KEY_ROUND) * KEY_ROUND
         num_heads, head_dim = heads
         self.capacity = capacity

@@ -44,7 +44,9 @@ class Slots:
         integers = ("start", "prompt_length", "limit", "steps", "forwards", "seed", "top_k", "rule")
         self.slot = {name: torch.zeros(num_slots, **integer) for name in integers}
         self.slot |= {name: torch.zeros(num_slots, dtype=torch.bool, device=device) for name in ("pending", "is_max")}
-        self.slot |= {name: torch.ones(num_slots, dtype=torch.float64, device=device) for name in ("temperature", "top_p")}
+        self.slot |= {
+            name: torch.ones(num_slots, dtype=torch.float64, device=device) for name in ("temperature", "top_p")
+        }
         self.stops = torch.full((num_slots, 1), NEVER, **integer)
         self._sampling: SamplingRows | None = None
 

@@ -21,7 +21,12 @@ def proportion(values: Sequence[float], clusters: Sequence[int]) -> dict[str, fl
     effective = len(x) / _design_effect(x, clusters)
     centre = (mean + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
     half = Z / (1 + Z**2 / effective) * math.sqrt(mean * (1 - mean) / effective + Z**2 / (4 * effective**2))
-    return {"mean": mean, "low": max(0.0, min(mean, centre - half)), "high": min(1.0, max(mean, centre + half)), "n": len(x)}
+    return {
+        "mean": mean,
+        "low": max(0.0, min(mean, centre - half)),
+        "high": min(1.0, max(mean, centre + half)),
+        "n": len(x),
+    }
 
 
 def ratio(top: Sequence[float], bottom: Sequence[float], clusters: Sequence[int]) -> dict[str, float]:

@@ -29,8 +29,8 @@ def evaluate_config(config: EvalConfig) -> dict[str, Any]:
     for setting in config.named_settings().values():
         setting.sampling()
     folder = checkpoint_path(config.model)
-    tokenizer = load_tokenizer(folder)
     model = load_model(folder, dtype=config.dtype, device=config.device)
+    tokenizer = load_tokenizer(folder)
     engine = Engine(model, tokenizer, num_slots=config.num_slots)
     result = evaluate(engine, task, problems, config)
     answers = result.pop("answers")
@@ -75,7 +75,13 @@ def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: Eval
         settings[name] = summarise(found) | {"tokens_per_second": tokens / seconds, "seconds": seconds}
         answers[name] = found
     shown = {name: s.model_dump(mode="json") for name, s in spec.named_settings().items()}
-    return {"task": task.name, "num_problems": len(problems), "decoding": shown, "settings": settings, "answers": answers}
+    return {
+        "task": task.name,
+        "num_problems": len(problems),
+        "decoding": shown,
+        "settings": settings,
+        "answers": answers,
+    }
 
 
 def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def _seen_and_unseen(answers: Sequence[Answer]) -> Mapping[str, Any]:
         "unseen": [a for a in answers if not a.problem.info["seen"]],
     }
     return {
-        name: proportion([a.score.breakdown["correct"] for a in part], [a.group for a in part])
+        name: {"accuracy": proportion([a.score.breakdown["correct"] for a in part], [a.group for a in part])}
         for name, part in parts.items()
         if part
     }

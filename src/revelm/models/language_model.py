@@ -5,6 +5,7 @@ unscored positions stop at the features.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,6 @@ from revelm.core.types import Family
 from revelm.masks.visibility import Pattern, pattern_for
 from revelm.models.attention import Cache, Visibility
 from revelm.models.decoder import Decoder, DecoderConfig
-
-INITIAL_SPREAD = 0.02
 
 
 class LanguageModel(nn.Module):
@@ -60,13 +59,28 @@ class LanguageModel(nn.Module):
         return self.head(self.body(tokens, positions, pattern))
 
 
-def initialise(model: LanguageModel, generator: torch.Generator) -> None:
-    """Random weights in place: normal with spread 0.02 for matrices (residual outputs scaled by depth), ones for norms."""
+@dataclass(frozen=True)
+class Initialisation:
+    """How random weights are drawn: normal matrices of ``spread`` (residual outputs scaled down by depth), norms of one.
+
+    Small models learn to look things up many times faster with embeddings drawn wider than the matrices, so
+    that tokens stand out in the residual stream, and with q/k norms above one, so that attention can be sharp at once.
+    """
+
+    spread: float = 0.02
+    embedding_spread: float = 0.02
+    qk_gain: float = 1.0
+
+
+def initialise(model: LanguageModel, generator: torch.Generator, how: Initialisation) -> None:
+    """Draw random weights in place, as ``how`` says."""
     residual = (2 * model.sizes.num_hidden_layers) ** -0.5
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                gain = how.qk_gain if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0
+                parameter.fill_(0.0 if name.endswith("bias") else gain)
                 continue
-            spread = INITIAL_SPREAD * (residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
-            parameter.normal_(0.0, spread, generator=generator)
+            scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            is_embedding = name.endswith("embed_tokens.weight")
+            parameter.normal_(0.0, how.embedding_spread if is_embedding else how.spread * scale, generator=generator)

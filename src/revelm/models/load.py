@@ -12,7 +12,7 @@ from torch import Tensor
 
 from revelm.core.registry import MODELS, build, nearest
 from revelm.core.types import Family
-from revelm.models.language_model import LanguageModel, initialise
+from revelm.models.language_model import Initialisation, LanguageModel, initialise
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = "model.safetensors"
@@ -48,13 +48,15 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "float32", device
     return model.to(device=device, dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype).eval()
 
 
-def new_model(config: Mapping[str, Any], *, seed: int, dtype: str = "float32") -> LanguageModel:
+def new_model(
+    config: Mapping[str, Any], *, seed: int, dtype: str = "float32", how: Initialisation | None = None
+) -> LanguageModel:
     """A randomly initialised model from an official config that carries mask, pad and end-of-turn ids."""
     kind = build("models", {"kind": config["model_type"]})
     model = _empty_model(kind, config, _special_ids(config, None)).to_empty(device="cpu").float()
     if model.sizes.tie_word_embeddings:
         model.lm_head.weight = model.decoder.embed_tokens.weight
-    initialise(model, torch.Generator().manual_seed(seed))
+    initialise(model, torch.Generator().manual_seed(seed), how or Initialisation())
     return model.to(DTYPES[dtype]).eval()
 
 

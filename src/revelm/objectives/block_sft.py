@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of block models: predict hidden tokens of a block from earlier clean blocks and the rest of it.
+"""Supervised fine-tuning of block models: hidden tokens from earlier clean blocks and the rest of their own.
 
 The masked-diffusion bound on the likelihood, block by block (BD3LM, arXiv 2503.09573, eq. 8): each block draws ONE mask
 rate t, hides each of its tokens with probability t, and pays -log p of what is hidden, weighted 1/t ("elbo") or
@@ -48,7 +48,9 @@ class BlockSFT:
 
     def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch:
         """One row per sample: the clean text and ``num_masks`` hidden copies of every block of the response."""
-        rows = drawn_rows(lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples])
+        rows = drawn_rows(
+            lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples]
+        )
         return collate(rows, family)
 
     def _row(self, sample: Text, family: Family, seed: tuple[int, int, int]) -> Row | None:

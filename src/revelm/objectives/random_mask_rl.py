@@ -40,7 +40,9 @@ class RandomMaskRL(PolicyObjective):
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
         """One row per response: its clean text and ``num_masks`` randomly hidden copies of every block."""
-        rows = drawn_rows(lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples])
+        rows = drawn_rows(
+            lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples]
+        )
         return collate(rows, family)
 
     def _row(self, sample: Episode, family: Family, seed: tuple[int, int, int]) -> Row | None:

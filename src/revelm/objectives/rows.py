@@ -20,7 +20,7 @@ _GRIDS = ("tokens", "positions", "stream", "block", "sequence")
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row as arrays: labels int64 [L] by name; ``scored`` places [n] and ``targets`` [n]; numbers per target [n]."""
+    """One row as arrays: labels int64 [L] by name; ``scored`` places, ``targets`` and numbers per target, all [n]."""
 
     labels: Mapping[str, np.ndarray]
     scored: np.ndarray

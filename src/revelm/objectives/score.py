@@ -39,7 +39,7 @@ def score(model: Any, batch: Batch) -> Scored:
 
 def _score_rows(model: Any, features: Tensor, targets: Tensor, temperature: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log-probability [n] of targets [n] and entropy [n] (without gradient) from features [n, D]."""
-    log_probability = log_probabilities(model.head(features), model.family.banned_ids, temperature)
+    log_probability = log_probabilities(model.head(features), model.family.banned_ids, temperature=temperature)
     chosen = log_probability.gather(-1, targets[:, None])[:, 0]
     with torch.no_grad():
         entropy = -(log_probability.exp() * log_probability.clamp(min=torch.finfo(log_probability.dtype).min)).sum(-1)

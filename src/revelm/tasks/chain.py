@@ -1,8 +1,9 @@
 r"""``chain``: several steps of arithmetic, strictly from left to right, modulo 10.
 
 ``7+5*3-4`` has no precedence and keeps only the last digit of each result: 7+5=2, 2*3=6, 6-4=2 (and 3-4=9). The prompt
-is the question followed by ``=?``; nothing in it explains the convention, a model learns it from demonstrations
-(``instruction`` puts words before it, for models that were not trained here).
+is a worksheet with one step a line and the results left open, ``7+5=?``, ``?*3=?``, ``?-4=?``; nothing in it explains
+the convention, a model learns it from demonstrations (``instruction`` puts words before it, for models that were not
+trained here).
 
 The worked answer has one step a line, each line 6 characters long with its newline, then ``\boxed{2}``. The habit boxes
 a guess at once: the last operation applied to the last two operands (3-4, so 9), right about one time in eight.
@@ -35,7 +36,8 @@ _TEST_SHARE = 10  # one operand sequence in ten belongs to the test split
 class Chain:
     """Left-to-right arithmetic modulo 10.
 
-    ``num_operations``: smallest and largest number of operations of a question. ``data``: a CSV or JSON Lines file with
+    ``num_operations``: smallest and largest number of operations of a question, drawn from ``operations``; operands
+    are 1 to ``max_operand`` (the first one 1 to 9). ``data``: a CSV or JSON Lines file with
     ``question`` and ``answer`` that takes the place of the test split; ``info["seen"]`` of its problems says whether
     the same question is among the training problems, which are always generated. ``habit_rate``: share of
     demonstrations that guess. ``instruction``: a line before each question.
@@ -45,6 +47,8 @@ class Chain:
     num_train: int = 20000
     num_test: int = 200
     num_operations: tuple[int, int] = (4, 6)
+    operations: str = "+-*"
+    max_operand: int = 9
     data: str | None = None
     habit_rate: float = 0.7
     instruction: str = ""
@@ -53,6 +57,14 @@ class Chain:
         """Raises ValueError for a field outside its range."""
         check_counts(num_train=self.num_train, num_test=self.num_test, habit_rate=self.habit_rate)
         check_range("num_operations", self.num_operations, low=2, high=32)
+        if not self.operations or set(self.operations) - set("+-*"):
+            raise ValueError(f"operations={self.operations!r}: expected one or more of + - *")
+        if not 2 <= self.max_operand <= 9:
+            raise ValueError(f"max_operand={self.max_operand}: expected 2 to 9")
+
+    @property
+    def _shape(self) -> tuple[tuple[int, int], str, int]:
+        return self.num_operations, self.operations, self.max_operand
 
     @property
     def name(self) -> str:
@@ -62,18 +74,20 @@ class Chain:
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         check_split(split)
-        low, high = self.num_operations
         if split == "train":
-            return _generated("train", self.num_train, self.seed, low, high)
+            return _generated("train", self.num_train, self.seed, self._shape)
         if self.data is None:
-            return _generated("test", self.num_test, self.seed, low, high)
+            return _generated("test", self.num_test, self.seed, self._shape)
         seen = {problem.question for problem in self.problems("train")}
         return [_from_row(row, seen) for row in read_rows(self.data)]
 
     def prompt(self, problem: Problem) -> Messages:
-        """The question followed by ``=?``, after the instruction if there is one."""
-        content = f"{self.instruction}\n{problem.question}=?" if self.instruction else f"{problem.question}=?"
-        return [{"role": "user", "content": content}]
+        """The worksheet: one step a line, results left open; after the instruction if there is one."""
+        question = problem.question
+        lines = [self.instruction] if self.instruction else []
+        lines.append(f"{question[:3]}=?")
+        lines += [f"?{question[i : i + 2]}=?" for i in range(3, len(question), 2)]
+        return [{"role": "user", "content": "\n".join(lines)}]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` holds the answer and nothing else; breakdown: ``correct``, ``has_box``."""
@@ -124,24 +138,26 @@ def _split_of(question: str) -> str:
     return "test" if derive_seed("chain", "split", question[0::2]) % _TEST_SHARE == 0 else "train"
 
 
-def _draw_question(rng: Random, num_operations: int) -> str:
+def _draw_question(rng: Random, shape: tuple[tuple[int, int], str, int]) -> str:
+    (low, high), operations, max_operand = shape
+    multipliers = [m for m in _MULTIPLIERS if m <= max_operand]
     parts = [str(rng.randint(1, 9))]
-    for _ in range(num_operations):
-        operation = rng.choice("+-*")
-        parts.append(f"{operation}{rng.choice(_MULTIPLIERS) if operation == '*' else rng.randint(1, 9)}")
+    for _ in range(rng.randint(low, high)):
+        operation = rng.choice(operations)
+        parts.append(f"{operation}{rng.choice(multipliers) if operation == '*' else rng.randint(1, max_operand)}")
     return "".join(parts)
 
 
 @lru_cache(maxsize=8)
-def _generated(split: str, num: int, seed: int, low: int, high: int) -> tuple[Problem, ...]:
+def _generated(split: str, num: int, seed: int, shape: tuple[tuple[int, int], str, int]) -> tuple[Problem, ...]:
     """``num`` different problems of a split; a smaller ``num`` gives the beginning of a larger one."""
     rng = Random(derive_seed("chain", "problems", seed, split))
 
     def draw() -> Problem | None:
-        question = _draw_question(rng, rng.randint(low, high))
+        question = _draw_question(rng, shape)
         return _problem(question, is_seen=split == "train") if _split_of(question) == split else None
 
-    remedy = f"lower num_{split} or raise num_operations, now ({low}, {high})"
+    remedy = f"lower num_{split}, or raise num_operations {shape[0]} or max_operand {shape[2]}"
     return draw_distinct(draw, num, field=f"num_{split}", remedy=remedy)
 
 

@@ -69,11 +69,10 @@ class Sudoku4:
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         check_split(split)
-        low, high = self.num_given
         if split == "train":
-            return _generated("train", self.num_train, self.seed, low, high)
+            return _generated("train", self.num_train, self.seed, self.num_given)
         if self.data is None:
-            return _generated("test", self.num_test, self.seed, low, high)
+            return _generated("test", self.num_test, self.seed, self.num_given)
         seen = {problem.reference for problem in self.problems("train")}
         return [_from_row(row, seen) for row in read_rows(self.data)]
 
@@ -139,16 +138,16 @@ def _split_grids(split: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8)
-def _generated(split: str, num: int, seed: int, low: int, high: int) -> tuple[Problem, ...]:
+def _generated(split: str, num: int, seed: int, num_given: tuple[int, int]) -> tuple[Problem, ...]:
     """``num`` different problems of a split; a smaller ``num`` gives the beginning of a larger one."""
     rng = Random(derive_seed("sudoku4", "problems", seed, split))
 
     def draw() -> Problem | None:
         grid = rng.choice(_split_grids(split))
-        puzzle = draw_puzzle(grid, rng.randint(low, high), rng)
+        puzzle = draw_puzzle(grid, rng.randint(*num_given), rng)
         return None if puzzle is None else _problem(f"sudoku4:{puzzle}", puzzle, grid, is_seen=split == "train")
 
-    remedy = f"lower num_{split} or widen num_given, now ({low}, {high})"
+    remedy = f"lower num_{split} or widen num_given, now {num_given}"
     return draw_distinct(draw, num, field=f"num_{split}", remedy=remedy)
 
 

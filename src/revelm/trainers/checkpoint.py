@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from revelm.core.atomic import atomic_directory, write_text_atomic
@@ -60,9 +59,11 @@ def restore(folder: Path, optimizer: Optimizer) -> dict[str, Any]:
         optimizer.load_state(torch.load(trainer / "optimizer.pt", weights_only=True))
         torch.set_rng_state(torch.load(trainer / "rng.pt", weights_only=True))
         state: dict[str, Any] = json.loads((trainer / "state.json").read_text(encoding="utf-8"))
+        return state | {"step": int(state["step"])}
     except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, pickle.PickleError) as error:
-        raise ValueError(f"{trainer} is damaged ({error}); remove {folder} to resume from the one before") from error
-    return state
+        reason = str(error).strip().split("\n")[0][:120]
+        remedy = f"remove {folder} to resume from the one before"
+        raise ValueError(f"{trainer} is damaged ({type(error).__name__}: {reason}); {remedy}") from error
 
 
 def load_weights(folder: Path, *, dtype: str, device: str) -> LanguageModel:
@@ -81,7 +82,6 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
-def same_random_numbers(seed: int) -> None:
-    """Seed the global generators, for components that use them; the loops themselves draw from derived seeds."""
+def seed_global_generator(seed: int) -> None:
+    """Seed torch's global generator, for components that use it; the loops themselves draw from derived seeds."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)

@@ -1,4 +1,4 @@
-"""The whole path on one machine in minutes: tiny model, SFT on mixed-quality demonstrations, TraceRL, evaluation, report.
+"""The whole path on one machine in minutes: tiny model, SFT on mixed demonstrations, TraceRL, evaluation, report.
 
 Everything is the real component: the same loops, engine, objectives and files as any other run. Each stage leaves its
 result on disk, so that a stopped quickstart resumes where it was.
@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from revelm.core.atomic import atomic_directory, write_json_atomic, write_text_atomic
@@ -20,6 +21,7 @@ from revelm.data.tokenizer import build_tiny_tokenizer, load_tokenizer, save_tok
 from revelm.engine.engine import Engine
 from revelm.eval.config import EvaluationSpec
 from revelm.eval.run import evaluate, select_problems
+from revelm.models.language_model import Initialisation
 from revelm.models.load import LATEST, checkpoint_path, load_model, new_model, save_model
 from revelm.trainers import rl, sft
 from revelm.trainers.config import RLConfig, SFTConfig
@@ -48,6 +50,7 @@ class QuickstartConfig(Schema):
     task: Spec
     seed: int = 0
     model: dict[str, Any]
+    initialisation: Initialisation = Initialisation()
     vocab_size: int = Field(300, ge=262)
     sft: dict[str, Any]
     rl: dict[str, Any]
@@ -59,17 +62,18 @@ def run(
 ) -> Path:
     """Run the recipe ``quickstart-<task>``; returns the run directory with summary.json and report.html."""
     config = quickstart_config(task, seed, overrides=SMOKE if smoke else ())
+    torch.set_num_threads(1)
     folder = Path(out or f"runs/quickstart-{task}-{seed}")
     if (folder / "config.yaml").exists() and not resume:
         raise ValueError(f"out: {folder} already holds a run; add --resume to go on, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     dump_yaml(config, folder / "config.yaml")
     seconds = Seconds(folder / "seconds.json")
-    start = seconds.timed("model", lambda: _start_model(config, folder))
+    start = seconds.timed("model", lambda: start_model(config, folder))
     tuned = seconds.timed("sft", lambda: sft.run(sft_config(config, start, folder / "sft")))
-    before = seconds.timed("eval_sft", lambda: _evaluate(config, tuned, folder / "eval-sft"))
+    before = seconds.timed("eval_sft", lambda: evaluate_stage(config, tuned, folder / "eval-sft"))
     taught = seconds.timed("rl", lambda: rl.run(rl_config(config, tuned, folder / "rl")))
-    after = seconds.timed("eval_rl", lambda: _evaluate(config, taught, folder / "eval-rl"))
+    after = seconds.timed("eval_rl", lambda: evaluate_stage(config, taught, folder / "eval-rl"))
     _join_metrics(folder, before, after)
     write_json_atomic(
         folder / "summary.json", {"sft": headline(before), "rl": headline(after), "seconds": seconds.values}
@@ -79,7 +83,7 @@ def run(
     return folder
 
 
-def quickstart_config(task: str, seed: int, overrides: tuple[str, ...] = ()) -> QuickstartConfig:
+def quickstart_config(task: str, seed: int, *, overrides: tuple[str, ...] = ()) -> QuickstartConfig:
     """The packaged recipe for ``task`` with ``seed`` in every place that takes one."""
     file = RECIPES / f"quickstart-{task}.yaml"
     if not file.is_file():
@@ -126,7 +130,7 @@ class Seconds:
             write_json_atomic(self.file, self.values)
 
 
-def _start_model(config: QuickstartConfig, folder: Path) -> Path:
+def start_model(config: QuickstartConfig, folder: Path) -> Path:
     """A random model and a tokenizer learnt from demonstrations, in Hugging Face layout."""
     target = folder / "model"
     if target.is_dir():
@@ -141,12 +145,14 @@ def _start_model(config: QuickstartConfig, folder: Path) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
     }
     with atomic_directory(target) as fresh:
-        save_model(new_model(config.model | ids, seed=derive_seed(config.seed, "weights")), fresh)
+        save_model(
+            new_model(config.model | ids, seed=derive_seed(config.seed, "weights"), how=config.initialisation), fresh
+        )
         save_tokenizer(tokenizer, fresh)
     return target
 
 
-def _evaluate(config: QuickstartConfig, model: Path, out: Path) -> dict[str, Any]:
+def evaluate_stage(config: QuickstartConfig, model: Path, out: Path) -> dict[str, Any]:
     """Evaluate and keep the result with its trajectories; a result on disk is reused."""
     file = out / "summary.json"
     if file.is_file():
@@ -180,9 +186,7 @@ def _trace_pairs(folder: Path, model: Path) -> list[tuple[TraceEntry, TraceEntry
         for at in ("sft", "rl")
     )
     both = sorted(before, key=lambda p: before[p].info["score"] - after[p].info["score"])[:NUM_TRACES]
-    return [
-        (_entry(before[p], tokenizer, "before RL"), _entry(after[p], tokenizer, "after RL")) for p in both
-    ]
+    return [(_entry(before[p], tokenizer, "before RL"), _entry(after[p], tokenizer, "after RL")) for p in both]
 
 
 def _entry(trajectory: Trajectory, tokenizer: Any, label: str) -> TraceEntry:

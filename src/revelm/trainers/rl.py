@@ -45,14 +45,14 @@ def run(config: RLConfig) -> Path:
     total = config.train.steps
     with RunLog(session.run, phase="rl", total=total, start=session.step) as log, interruptible() as interrupt:
         while session.step < total and not interrupt.is_requested:
-            metrics = _step(session, engine, (task, problems), objective, config)
+            metrics = _step(session, engine, ask=(task, problems), objective=objective, config=config)
             session.step += 1
             if not metrics["num_trained"]:
                 log.say(f"step {session.step}: no group had answers of different score; no update")
             log.write(session.step, metrics)
             log.show(session.step, f"reward {metrics['reward']:.3f}")
             if session.is_due(config.eval_every):
-                _evaluate(session, engine, task, config, log)
+                _evaluate(session, engine, task, config=config, log=log)
             if session.is_due(config.train.save_every):
                 session.save()
     session.save()
@@ -63,7 +63,7 @@ def run(config: RLConfig) -> Path:
 
 
 def _step(
-    session: Session, engine: Engine, ask: tuple[Task, list[Problem]], objective: Any, config: RLConfig
+    session: Session, engine: Engine, *, ask: tuple[Task, list[Problem]], objective: Any, config: RLConfig
 ) -> dict[str, float]:
     """One round: answers, credit, updates. Draws further problems while no group carries a signal."""
     began = perf_counter()
@@ -86,9 +86,7 @@ def _step(
     return metrics | {"seconds": perf_counter() - began}
 
 
-def _answers(
-    session: Session, engine: Engine, ask: tuple[Task, list[Problem]], config: RLConfig
-) -> list[Answer]:
+def _answers(session: Session, engine: Engine, ask: tuple[Task, list[Problem]], config: RLConfig) -> list[Answer]:
     task, problems = ask
     first = session.cursor["problems_drawn"]
     session.cursor["problems_drawn"] = last = first + config.rollout.problems_per_step
@@ -146,7 +144,7 @@ def rollout_metrics(answers: list[Answer]) -> dict[str, float]:
     }
 
 
-def _evaluate(session: Session, engine: Engine, task: Task, config: RLConfig, log: RunLog) -> None:
+def _evaluate(session: Session, engine: Engine, task: Task, *, config: RLConfig, log: RunLog) -> None:
     session.model.eval()
     result = evaluate(engine, task, select_problems(task, config.eval), config.eval)
     for name, metrics in result["settings"].items():

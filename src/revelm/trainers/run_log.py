@@ -75,7 +75,7 @@ def _forget_after(file: Path, phase: str, step: int) -> None:
 
 
 class Interrupt:
-    """Set by the first Ctrl-C or SIGTERM: the loop finishes its step, saves and stops. A second Ctrl-C stops at once."""
+    """Set by the first Ctrl-C or SIGTERM: the loop ends its step, saves and stops. A second one stops at once."""
 
     def __init__(self) -> None:
         self.is_requested = False

@@ -12,7 +12,13 @@ from revelm.core.errors import RunError
 from revelm.data.tokenizer import load_tokenizer
 from revelm.models.language_model import LanguageModel
 from revelm.models.load import checkpoint_path, load_model
-from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, restore, save_checkpoint, same_random_numbers
+from revelm.trainers.checkpoint import (
+    latest_checkpoint,
+    prune_checkpoints,
+    restore,
+    save_checkpoint,
+    seed_global_generator,
+)
 from revelm.trainers.config import ModelSpec, OptimizerSpec, TrainSpec
 from revelm.trainers.optimizer import Optimizer
 
@@ -64,10 +70,10 @@ def open_session(
     if latest is not None and not settings["resume"]:
         raise ValueError(f"out: {run} already holds {latest.name}; add resume=true to go on, or give another folder")
     source = checkpoint_path(model.path) if latest is None else latest
-    tokenizer = load_tokenizer(source)
     weights = load_model(source, dtype=model.dtype, device=model.device).train()
+    tokenizer = load_tokenizer(source)
     check_block_size(model, weights)
-    same_random_numbers(train.seed)
+    seed_global_generator(train.seed)
     total = train.steps * updates_per_step
     session = Session(run, train, weights, tokenizer, Optimizer(weights, optimizer, total_updates=total), 0, {})
     if latest is not None:

@@ -15,11 +15,11 @@ from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Family
 from revelm.data.chat_rows import read_chat_rows
+from revelm.data.stream import stream
 from revelm.data.tokenizer import encode_demonstration
 from revelm.objectives.batch import Text
 from revelm.trainers.config import SFTConfig
 from revelm.trainers.run_log import RunLog, interruptible
-from revelm.data.stream import stream
 from revelm.trainers.session import Session, open_session, require_updates
 from revelm.trainers.update import update
 

@@ -43,6 +43,3 @@ def with_behaviour(model: Any, batches: Sequence[Batch]) -> list[Batch]:
             moved = batch.to(model.device)
             found.append(batch.with_columns(behaviour=score(model, moved).logprob.to(batch.tokens.device)))
     return found
-
-
-

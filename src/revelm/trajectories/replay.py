@@ -28,7 +28,7 @@ class Copies:
     target: np.ndarray
 
 
-def rounds(trajectory: Trajectory, shrinkage: int = 1, grid_offset: int | None = None) -> np.ndarray:
+def rounds(trajectory: Trajectory, shrinkage: int = 1, *, grid_offset: int | None = None) -> np.ndarray:
     """Round of every completion token within its block, int64 [R], from 0; -1 for never revealed ones.
 
     ``shrinkage`` s merges s neighbouring distinct steps of a block; merging never crosses a block, order is kept.
@@ -58,7 +58,7 @@ def copies(
     """
     size = trajectory.block_size
     offset = trajectory.grid_offset if grid_offset is None else grid_offset
-    block, order = _blocks(trajectory, grid_offset), rounds(trajectory, shrinkage, grid_offset)
+    block, order = _blocks(trajectory, grid_offset), rounds(trajectory, shrinkage, grid_offset=grid_offset)
     position = len(trajectory.prompt_ids) + np.arange(len(order))
     is_target = order != NEVER
     if not beyond_stop:
@@ -85,4 +85,4 @@ def canvas(trajectory: Trajectory) -> np.ndarray:
 def _blocks(trajectory: Trajectory, grid_offset: int | None) -> np.ndarray:
     offset = trajectory.grid_offset if grid_offset is None else grid_offset
     position = len(trajectory.prompt_ids) + np.arange(len(trajectory.completion_ids))
-    return np.asarray(block_of(position, trajectory.block_size, offset), dtype=np.int64)
+    return np.asarray(block_of(position, trajectory.block_size, grid_offset=offset), dtype=np.int64)

@@ -1,0 +1,139 @@
+"""What every decode rule promises. A rule in the registry is enrolled; nothing here names one."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from revelm.core import registry
+from revelm.decoding.rule import Rule
+from revelm.decoding.sampling import Sampling
+from revelm.engine.engine import Engine
+from revelm.engine.reference import decode_naively
+from revelm.objectives.batch import Episode
+from revelm.objectives.policy import token_weights
+from revelm.objectives.rows import collate
+from revelm.objectives.score import score
+from revelm.objectives.trace_rl import episode_row
+from revelm.trajectories.record import NEVER, Trajectory
+from revelm.trajectories.replay import copies
+from tests.models import assert_same, mixed_requests, sharp_model
+
+
+@dataclass(frozen=True)
+class Leftmost(Rule):
+    """A rule as a user would write it: from left to right."""
+
+    width: int = 2
+
+    def select(self, confidence: Tensor, hidden: Tensor, step: Tensor) -> Tensor:
+        return hidden & (hidden.cumsum(-1) <= self.width)
+
+
+@dataclass(frozen=True)
+class Lazy(Rule):
+    """A rule that never chooses anything: the engine must guarantee progress."""
+
+    def select(self, confidence: Tensor, hidden: Tensor, step: Tensor) -> Tensor:
+        return torch.zeros_like(hidden)
+
+
+@dataclass(frozen=True)
+class Greedy(Rule):
+    """A broken rule: what it proposes depends on who else is in the batch."""
+
+    def select(self, confidence: Tensor, hidden: Tensor, step: Tensor) -> Tensor:
+        return hidden & (confidence >= confidence.mean())
+
+
+def decoded(rule: Rule) -> tuple[list[list[int]], list[Sampling], list[Trajectory]]:
+    prompts, settings = mixed_requests(rule, range(1, 9))
+    return prompts, settings, Engine(sharp_model(), num_slots=32).generate(prompts, settings)
+
+
+def check_fills_every_position_and_spares_the_prompt(rule: Rule) -> None:
+    """Without stops, every position up to the cap is revealed once, and the prompt stays what it was."""
+    prompts, settings = mixed_requests(rule, range(1, 9))
+    free = [replace(s, stop_ids=(), ignore_eos=True) for s in settings]
+    for prompt, setting, t in zip(prompts, free, Engine(sharp_model()).generate(prompts, free), strict=True):
+        assert t.prompt_ids.tolist() == prompt
+        assert t.stop_length == setting.max_new_tokens
+        assert (t.step[: t.stop_length] != NEVER).all()
+        assert (t.completion_ids[: t.stop_length] != sharp_model().family.mask_id).all()
+        block = (len(prompt) + np.arange(len(t.step))) // t.block_size
+        for b in np.unique(block)[1:]:
+            revealed = t.step[block == b]
+            assert revealed[revealed != NEVER].min() == t.step[block == b - 1].max() + 1
+
+
+def check_equals_the_oracle(rule: Rule) -> None:
+    """Cached decoding is the plain recompute."""
+    prompts, settings, records = decoded(rule)
+    for prompt, setting, record in zip(prompts, settings, records, strict=True):
+        assert_same(record, decode_naively(sharp_model(), prompt, setting))
+
+
+def check_replay_reproduces_every_log_probability(rule: Rule) -> None:
+    """The trainer sees what the rule saw."""
+    model, rows = sharp_model(), []
+    for i, record in enumerate(decoded(rule)[2]):
+        seen = copies(record, beyond_stop=True)
+        rows.append(episode_row(Episode(record, 1.0, 0, i), seen, model.family, token_weights(seen.target, "token")))
+    batch = collate(rows, model.family)
+    with torch.no_grad():
+        assert (score(model, batch).logprob - batch.columns["behaviour"]).abs().max() < 1e-10
+
+
+def check_is_batch_invariant(rule: Rule) -> None:
+    """A request alone gives what it gives among others."""
+    prompts, settings, together = decoded(rule)
+    engine = Engine(sharp_model(), num_slots=1)
+    for prompt, setting, record in zip(prompts, settings, together, strict=True):
+        assert_same(engine.generate([prompt], [setting])[0], record)
+
+
+def check_is_pure(rule: Rule) -> None:
+    """Selecting changes none of its inputs and gives the same answer again."""
+    generator = torch.Generator().manual_seed(0)
+    confidence, hidden = torch.rand(5, 4, generator=generator), torch.rand(5, 4, generator=generator) < 0.6
+    step = torch.arange(1, 6)
+    before = [x.clone() for x in (confidence, hidden, step)]
+    first, second = rule.select(confidence, hidden, step), rule.select(confidence, hidden, step)
+    assert first.dtype == torch.bool
+    assert torch.equal(first, second)
+    assert all(torch.equal(x, y) for x, y in zip((confidence, hidden, step), before, strict=True))
+
+
+CHECKS = (
+    check_fills_every_position_and_spares_the_prompt,
+    check_equals_the_oracle,
+    check_replay_reproduces_every_log_probability,
+    check_is_batch_invariant,
+    check_is_pure,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", registry.names("rules"))
+def test_registered_rules_keep_their_promises(name: str, check: Any) -> None:
+    """Catches a rule that leaves holes, touches the prompt, cannot be replayed or depends on its neighbours."""
+    check(registry.build("rules", name))
+
+
+@pytest.mark.parametrize("kind", [Leftmost, Lazy])
+def test_a_new_rule_is_enrolled_by_one_line(kind: type[Rule], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches checks that know their subjects by name: a rule from outside runs through the same ones."""
+    monkeypatch.setitem(registry.RULES, "new", f"{__name__}:{kind.__name__}")
+    assert "new" in registry.names("rules")
+    for check in CHECKS:
+        check(registry.build("rules", "new"))
+        check(registry.build("rules", {"kind": f"{__name__}:{kind.__name__}"}))
+
+
+def test_a_broken_rule_fails_the_checks() -> None:
+    """Catches checks that pass whatever they are given."""
+    with pytest.raises(AssertionError):
+        check_is_batch_invariant(Greedy())

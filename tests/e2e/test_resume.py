@@ -1,0 +1,252 @@
+"""A run that was stopped goes on as if it never was, and a run that cannot work says why."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from revelm.cli.main import main
+from revelm.core.config import load_config, parse_config
+from revelm.trainers import rl, sft
+from revelm.trainers.config import RLConfig, SFTConfig
+from tests.tiny_checkpoint import save_tiny
+
+CHAIN = {"kind": "chain", "num_train": 40, "num_test": 4, "num_operations": [2, 2]}
+TASK = "tests.toy_tasks:Parity"
+SCHEDULE = {"learning_rate": 3e-3, "schedule": "cosine", "warmup_steps": 3, "floor": 0.1, "weight_decay": 0.01}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained checkpoint."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def sft_values(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    """A small SFT run."""
+    return {
+        "model": {"path": str(source)},
+        "task": CHAIN,
+        "data": {"num": 30},
+        "batch_size": 4,
+        "optimizer": SCHEDULE,
+        "train": {"steps": 20, "save_every": 10, "max_positions": 200},
+        "out": str(out),
+    } | changes
+
+
+def rl_values(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    """A small RL run on a task that an untrained model is right about half of the time."""
+    return {
+        "model": {"path": str(source)},
+        "task": TASK,
+        "rollout": {"problems_per_step": 2, "group_size": 4, "max_new_tokens": 8, "save_every": 5},
+        "optimizer": SCHEDULE,
+        "train": {"steps": 20, "save_every": 10, "max_positions": 200},
+        "eval": {"num_problems": 2, "max_new_tokens": 8, "settings": {"dynamic": {"max_new_tokens": 8}}},
+        "eval_every": 10,
+        "out": str(out),
+    } | changes
+
+
+def run_sft(values: dict[str, Any]) -> Path:
+    return sft.run(parse_config(SFTConfig, values))
+
+
+def run_rl(values: dict[str, Any]) -> Path:
+    return rl.run(parse_config(RLConfig, values))
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the times."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of nested states, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def assert_same_runs(one: Path, other: Path, step: int) -> None:
+    """Weights, everything of the trainer, and metrics except times are the same bit for bit."""
+    a, b = one / f"checkpoint-{step}", other / f"checkpoint-{step}"
+    assert same(load_file(a / "model.safetensors"), load_file(b / "model.safetensors"))
+    for name in ("optimizer.pt", "rng.pt"):
+        assert same(*(torch.load(c / "trainer" / name, weights_only=True) for c in (a, b))), name
+    assert (a / "trainer" / "state.json").read_text() == (b / "trainer" / "state.json").read_text()
+    assert rows(one) == rows(other)
+    assert (one / "LATEST").read_text() == (other / "LATEST").read_text()
+
+
+def only_first_half(run: Path, target: Path) -> None:
+    """What is left of ``run`` when it is killed while it writes its second checkpoint."""
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("checkpoint-20", "trajectories"))
+    (target / "LATEST").write_text("checkpoint-10\n")
+    (target / ".checkpoint-20.tmp").mkdir()
+    with (target / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "rl", "st')
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sft_resumed_is_bit_for_bit(model: Path, tmp_path: Path, dtype: str) -> None:
+    """Catches data, noise, schedule, moments or fp32 masters that start anew after a resume; metrics kept twice."""
+    spec = {"model": {"path": str(model), "dtype": dtype}}
+    straight = run_sft(sft_values(model, tmp_path / "a", **spec))
+    only_first_half(straight, tmp_path / "b")
+    resumed = run_sft(sft_values(model, tmp_path / "b", resume=True, **spec))
+    assert_same_runs(straight, resumed, 20)
+    assert [row["step"] for row in rows(resumed)] == list(range(1, 21))
+    weights = load_file(straight / "checkpoint-20" / "model.safetensors")
+    assert not same(weights, load_file(straight / "checkpoint-10" / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"objective": {"kind": "trace_rl"}},
+        {"objective": {"kind": "trace_rl", "shrinkage": 3, "normalisation": "token"}, "updates_per_step": 2},
+        {"objective": {"kind": "random_mask_rl", "num_masks": 2}, "updates_per_step": 2, "rewards": "shuffled"},
+        {"objective": {"kind": "rejection_sft"}, "task": TASK},
+    ],
+    ids=["trace_rl", "shrinkage", "random_mask_rl", "rejection_sft"],
+)
+def test_rl_resumed_is_bit_for_bit(model: Path, tmp_path: Path, method: dict[str, Any]) -> None:
+    """Catches problems, answers or updates that depend on anything but the checkpoint, and evaluations kept twice."""
+    if method["objective"]["kind"] == "rejection_sft":
+        # An untrained model hardly ever stops by itself; answers that did not stop are no demonstrations.
+        with pytest.raises(RuntimeError, match="zero updates"):
+            run_rl(rl_values(model, tmp_path / "a", train={"steps": 1}, **method))
+        return
+    straight = run_rl(rl_values(model, tmp_path / "a", **method))
+    found = rows(straight)
+    assert sum(row.get("num_trained", 0) > 0 for row in found) >= 15
+    assert [row["step"] for row in found if row["phase"] == "eval"] == [10, 20]
+    only_first_half(straight, tmp_path / "b")
+    assert_same_runs(straight, run_rl(rl_values(model, tmp_path / "b", resume=True, **method)), 20)
+    names = sorted(p.name for p in (straight / "trajectories").iterdir())
+    assert names == ["step-1.parquet", "step-11.parquet", "step-16.parquet", "step-6.parquet"]
+
+
+@pytest.mark.parametrize("run", [run_sft, run_rl])
+def test_a_longer_run_continues_a_shorter_one(model: Path, tmp_path: Path, run: Any) -> None:
+    """Catches 10 + 10 steps that differ from 20 when the first run ended of itself, with an ordinary last save."""
+    values = sft_values if run is run_sft else rl_values
+    constant = {"optimizer": {"learning_rate": 2e-3}}
+    straight = run(values(model, tmp_path / "a", **constant))
+    run(values(model, tmp_path / "b", train={"steps": 10, "max_positions": 200}, **constant))
+    resumed = run(values(model, tmp_path / "b", resume=True, **constant))
+    assert_same_runs(straight, resumed, 20)
+    assert same(rows(run(values(model, tmp_path / "b", resume=True, **constant))), rows(straight)), "nothing left to do"
+
+
+def test_the_saved_configuration_is_the_run(model: Path, tmp_path: Path) -> None:
+    """Catches defaults or overrides that are missing in config.yaml, so that a run cannot be repeated from it."""
+    values = sft_values(model, tmp_path / "a", train={"steps": 3})
+    run = run_sft(values)
+    config = load_config(SFTConfig, run / "config.yaml", [f"out={tmp_path / 'b'}"])
+    assert rows(sft.run(config)) == rows(run)
+
+
+def failing(capsys: pytest.CaptureFixture[str], code: int, verb: str, recipe: dict[str, Any], *words: str) -> str:
+    """The error line of a command that must fail with ``code`` and no traceback."""
+    file = Path(recipe["out"]).parent / "recipe.yaml"
+    file.write_text(json.dumps(recipe))
+    assert main([verb, str(file), *words]) == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert "run directory" not in captured.out
+    return captured.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "override", "words"),
+    [
+        ("sft", "model.block_size=8", "model.block_size: 8, but the checkpoint"),
+        ("rl", "model.block_size=8", "was trained with blocks of 4"),
+        ("sft", "objectiv.kind=block_sft", "objectiv"),
+        ("sft", "objective={kind: block_sft, lwo: 0.2}", "low"),
+        ("rl", "rollout.group_sizes=3", "group_size"),
+        ("rl", "rollout.group_size=many", "rollout.group_size"),
+        ("rl", "rollout.rule.kind=dinamic", "dynamic"),
+        ("rl", "objective={kind: trace_rl, clip_low: -1}", "clip_low is -1"),
+        ("sft", "task=chains", "chain"),
+        ("sft", "data.path=nowhere.jsonl", "nowhere.jsonl"),
+        ("sft", "model.path=nowhere", "nowhere"),
+        ("rl", "task.num_train=0", "no training problems"),
+        ("rl", "task.question=a<|mask|>b", "<|mask|>"),
+        ("rl", "rollout.max_new_tokens=95", "the model has 96"),
+        ("rl", f"task.question={'x' * 95}", "the model has 96"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, override: str, words: str
+) -> None:
+    """Catches a traceback, or a run that starts with something else than what was asked."""
+    values = (sft_values if verb == "sft" else rl_values)(model, tmp_path / "run")
+    values["task"] = {"kind": values["task"]} if verb == "rl" else values["task"]
+    assert words in failing(capsys, 2, verb, values, override)
+    assert not (tmp_path / "run" / "LATEST").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "empty"),
+        ('{"prompt": "1", "completion": "2"}\n{"prompt": "1"}\n', "row 2"),
+        ('{"prompt": "1", "completion": "a <|mask|> b"}\n', "<|mask|>"),
+        ('{"prompt": "1", "completion": "%s"}\n' % ("long " * 50), "data row 1 has"),
+        ("not json\n", "not valid JSON"),
+    ],
+)
+def test_bad_data_is_one_clear_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, words: str
+) -> None:
+    """Catches an empty data set that ends "successfully", and rows that are skipped or cut in silence."""
+    (tmp_path / "data.jsonl").write_text(content)
+    values = sft_values(model, tmp_path / "run", data={"path": str(tmp_path / "data.jsonl")})
+    assert words in failing(capsys, 2, "sft", values)
+
+
+def test_an_existing_run_is_not_overwritten(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a second start that trains over, or silently continues, the first."""
+    values = sft_values(model, tmp_path / "run", train={"steps": 2})
+    run = run_sft(values)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    assert "already holds checkpoint-2; add resume=true" in failing(capsys, 2, "sft", values)
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_is_named(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a resume that starts from nothing when the newest checkpoint cannot be read."""
+    values = sft_values(model, tmp_path / "run", train={"steps": 2})
+    run = run_sft(values)
+    file = run / "checkpoint-2" / "trainer" / "optimizer.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "checkpoint-2/trainer is damaged" in failing(capsys, 2, "sft", values, "resume=true")
+
+
+def test_a_run_without_updates_fails(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a run that ends "successfully" though no group ever carried a signal."""
+    task = {"kind": TASK, "is_constant": True}
+    values = rl_values(model, tmp_path / "run", task=task, train={"steps": 2})
+    with pytest.raises(RuntimeError, match="zero updates after 2 steps"):
+        run_rl(values)
+    found = rows(tmp_path / "run")
+    assert [row["num_trained"] for row in found if row["phase"] == "rl"] == [0, 0]
+    assert all(row["groups_without_signal"] == 1.0 for row in found if row["phase"] == "rl")
+    assert found[0]["num_answers"] == 2 * 4 * 4, "every attempt of the step is counted"
+    values["out"] = str(tmp_path / "again")
+    assert "zero updates" in failing(capsys, 1, "rl", values)

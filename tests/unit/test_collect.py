@@ -1,0 +1,113 @@
+"""The path from problems to scored answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from revelm.core.types import Problem
+from revelm.decoding.sampling import Sampling
+from revelm.engine.engine import Engine
+from revelm.rollout.collect import Answer, collect, read_completion
+from revelm.trajectories.record import Trajectory
+from tests.tiny_checkpoint import tiny_model, tiny_tokenizer
+from tests.toy_tasks import Parity
+
+SAMPLING = Sampling(max_new_tokens=9)
+
+
+def answers(problems: list[Problem], *, group_size: int = 2, seed: int = 5, num_slots: int = 64) -> list[Answer]:
+    """Answers of an untrained model."""
+    engine = Engine(tiny_model(spread=0.05), tiny_tokenizer(), num_slots=num_slots)
+    return collect(engine, Parity(), problems, sampling=SAMPLING, group_size=group_size, seed=seed)
+
+
+def tokens(found: list[Answer], problem: str) -> list[list[int]]:
+    """The answers to one problem, as ids."""
+    return [a.trajectory.completion_ids.tolist() for a in found if a.problem.id == problem]
+
+
+def test_answers_do_not_depend_on_their_neighbours() -> None:
+    """Catches seeds by place in the batch: a problem's answers would change with what else is asked."""
+    problems = list(Parity().problems("train"))
+    together = answers(problems)
+    for chosen in ([problems[3]], [problems[5], problems[3]], problems[::-1]):
+        apart = answers(chosen, num_slots=3)
+        assert tokens(apart, "train:3") == tokens(together, "train:3")
+    assert tokens(answers(problems[:2], group_size=5), "train:1")[:2] == tokens(together, "train:1")
+
+
+def test_answers_differ_where_they_should() -> None:
+    """Catches equal seeds within a group, across problems, or for every step of a run."""
+    found = answers(list(Parity().problems("train")), group_size=3)
+    assert len({tuple(a.trajectory.completion_ids.tolist()) for a in found}) == len(found)
+    other = answers(list(Parity().problems("train")), group_size=3, seed=6)
+    assert tokens(found, "train:0") != tokens(other, "train:0")
+
+
+def test_groups_and_scores_stay_with_their_answers() -> None:
+    """Catches a score, a problem or a group number that slips to a neighbour."""
+    problems = list(Parity().problems("train"))[2:5]
+    found = answers(problems, group_size=4)
+    assert [a.group for a in found] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [a.problem for a in found] == [p for p in problems for _ in range(4)]
+    for answer in found:
+        text = tiny_tokenizer().decode(answer.trajectory.response_ids.tolist(), skip_special_tokens=True)
+        assert answer.completion.text == text
+        assert answer.score == Parity().score(answer.problem, answer.completion)
+        assert answer.trajectory.info == {"problem": answer.problem.id, "score": answer.score.value}
+        assert answer.completion.num_tokens == answer.trajectory.stop_length
+        assert answer.completion.num_forwards == answer.trajectory.num_forwards
+
+
+def record(ids: list[int], stop_length: int, reason: str, **sampling: object) -> Trajectory:
+    """A trajectory of hand-made tokens."""
+    size = len(ids)
+    return Trajectory(
+        prompt_ids=np.array([5], dtype=np.int32),
+        completion_ids=np.array(ids, dtype=np.int32),
+        step=np.arange(1, size + 1, dtype=np.int32),
+        forward=np.arange(1, size + 1, dtype=np.int32),
+        logprob=np.zeros(size),
+        logprob_t1=np.zeros(size),
+        confidence=np.ones(size),
+        num_steps=size,
+        block_size=4,
+        grid_offset=0,
+        stop_length=stop_length,
+        finish_reason=reason,  # type: ignore[arg-type]
+        rule={"kind": "static"},
+        sampling={"temperature": 1.0, **sampling},
+    )
+
+
+def test_text_ends_before_the_stop() -> None:
+    """Catches the stop token, what was decoded behind it, or the stop string as part of the answer."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode("ab=7\nxy", add_special_tokens=False)
+    end = tokenizer.eos_token_id
+    assert read_completion(tokenizer, record([*ids, end, *ids], len(ids) + 1, "stop")).text == "ab=7\nxy"
+    assert read_completion(tokenizer, record([*ids, end], len(ids), "length")).text == "ab=7\nxy"
+    # A stop id that is no special token: the newline.
+    assert read_completion(tokenizer, record(ids, 5, "stop")).text == "ab=7"
+    cut = record(ids, 5, "stop_string", stop_strings=("7\n", "nowhere", "=7"))
+    assert read_completion(tokenizer, cut).text == "ab"
+
+
+def test_a_stop_string_that_is_a_special_token() -> None:
+    """Catches a crash when the stop string is not in the text because special tokens are left out of it."""
+    tokenizer = tiny_tokenizer()
+    user = tokenizer.convert_tokens_to_ids("<|user|>")
+    ids = [*tokenizer.encode("hi", add_special_tokens=False), user]
+    assert read_completion(tokenizer, record(ids, 3, "stop_string", stop_strings=("<|user|>",))).text == "hi"
+
+
+def test_bad_prompts_fail_before_any_work() -> None:
+    """Catches a prompt that is cut or decoded wrongly instead of refused."""
+    engine = Engine(tiny_model(), tiny_tokenizer())
+    problem = Parity().problems("train")[0]
+    for question, words in (("a<|mask|>b", r"messages.0.content spells the special token"), ("x" * 90, "positions")):
+        with pytest.raises(ValueError, match=words):
+            bad = [problem, replace(problem, question=question)]
+            collect(engine, Parity(), bad, sampling=SAMPLING, group_size=1, seed=0)
+    assert engine.stats.forwards == 0

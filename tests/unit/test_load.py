@@ -1,0 +1,220 @@
+"""Checkpoints: official names and layout, both directions, and what is said about broken ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from revelm.masks.visibility import Pattern
+from revelm.models.language_model import LanguageModel
+from revelm.models.load import checkpoint_path, load_model, new_model, official_state, save_model
+from tests.models import sharpened, tiny_config
+
+LAYER = "model.layers.0."
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj")
+NAMES = {
+    *("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
+    *(f"{LAYER}self_attn.{name}.weight" for name in (*MATRICES, "q_norm", "k_norm")),
+    *(f"{LAYER}mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
+    *(f"{LAYER}{name}_layernorm.weight" for name in ("input", "post_attention")),
+}
+
+
+def saved(folder: Path, *, seed: int = 0, **changes: Any) -> LanguageModel:
+    """A one-layer model, also written to ``folder``."""
+    model = new_model(tiny_config(num_hidden_layers=1, **changes), seed=seed)
+    save_model(model, folder)
+    return model
+
+
+def edit_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_saved_model_is_loaded_to_the_byte(tied: bool, tmp_path: Path) -> None:
+    """Catches tensors that are swapped, cast or left at their initial values, and a tied head that comes apart."""
+    model = saved(tmp_path, tie_word_embeddings=tied)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == NAMES - ({"lm_head.weight"} if tied else set())
+    loaded = load_model(tmp_path)
+    assert loaded.family == model.family
+    for name, tensor in model.state_dict().items():
+        assert tensor.numpy().tobytes() == loaded.state_dict()[name].numpy().tobytes()
+    assert (loaded.lm_head.weight is loaded.decoder.embed_tokens.weight) == tied
+    save_model(loaded, tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["architectures"], config["block_size"], config["dtype"]) == (["SDARForCausalLM"], 4, "float32")
+    tokens = torch.arange(8)[None]
+    with torch.no_grad():
+        assert torch.equal(model(tokens), loaded(tokens))
+
+
+def test_shards_are_found_through_the_index(tmp_path: Path) -> None:
+    """Catches a loader that reads one file only, and an index that promises what no shard holds."""
+    model = saved(tmp_path)
+    tensors = sorted(official_state(model).items())
+    (tmp_path / "model.safetensors").unlink()
+    index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
+    for i, part in enumerate((tensors[::2], tensors[1::2])):
+        file = f"model-{i + 1:05d}-of-00002.safetensors"
+        save_file(dict(part), tmp_path / file)
+        index["weight_map"] |= dict.fromkeys(dict(part), file)
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, load_model(tmp_path).state_dict()[name])
+    moved = dict.fromkeys(index["weight_map"], file)
+    path.write_text(json.dumps({"weight_map": moved}))
+    with pytest.raises(ValueError, match=r"00002-of-00002\.safetensors lacks '.*', which model\.safetensors"):
+        load_model(tmp_path)
+    path.write_text(json.dumps(index))
+    (tmp_path / file).unlink()
+    with pytest.raises(ValueError, match=r"index\.json names model-00002-of-00002\.safetensors, which is missing"):
+        load_model(tmp_path)
+    for broken in ("{", "[]", "{}", '{"weight_map": 3}'):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"index\.json is not an index of tensor names"):
+            load_model(tmp_path)
+
+
+def cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), r"config\.json is missing: .*half written"),
+    "config not JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json is not valid JSON"),
+    "config not an object": (lambda f: (f / "config.json").write_text("[]"), r"config\.json holds a list"),
+    "config without a size": (
+        lambda f: edit_json(f / "config.json", lambda c: c.pop("hidden_size")),
+        r"config\.json of a sdar model lacks the field 'hidden_size'",
+    ),
+    "no such kind": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(model_type="sdarr")),
+        r"config\.json: model_type 'sdarr' is not known; did you mean 'sdar'\?.*known: sdar",
+    ),
+    "no mask token": (
+        lambda f: edit_json(f / "config.json", lambda c: c.pop("mask_token_id")),
+        r"tokenizer_config\.json is missing",
+    ),
+    "mask outside": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(mask_token_id=50)),
+        r"mask token id 50 lies outside the vocabulary of 50",
+    ),
+    "no block size": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(block_size=0)),
+        r"config\.json: block_size is 0, must be an integer of at least 1",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing: .*half written"),
+    "weights cut off": (cut, r"model\.safetensors is damaged or truncated"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), r"model\.safetensors is damaged"),
+    "tensor missing": (
+        lambda f: edit_tensors(f, lambda t: t.pop(f"{LAYER}self_attn.q_proj.weight")),
+        r"FOLDER.* lacks 1 of 14 tensors, the first is 'model\.layers\.0\.self_attn\.q_proj\.weight'",
+    ),
+    "tensor too many": (
+        lambda f: edit_tensors(f, lambda t: t.update({"model.extra": torch.zeros(1)})),
+        r"FOLDER.* has 1 tensors that its config does not, such as 'model\.extra'",
+    ),
+    "wrong shape": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(intermediate_size=41)),
+        r"model\.safetensors: model\.layers\.0\.mlp\.\w+\.weight has shape \[.*40.*\], .* implies \[.*41.*\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_checkpoint_gives_one_error_that_names_the_file(case: str, tmp_path: Path) -> None:
+    """Catches a traceback from inside a library, or a model that runs on with random weights."""
+    folder = tmp_path / "FOLDER"
+    saved(folder)
+    damage, message = BROKEN[case]
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
+def test_unknown_folders_and_dtypes_are_refused(tmp_path: Path) -> None:
+    """Catches a KeyError for a typing mistake."""
+    with pytest.raises(ValueError, match=r"model path '.*nowhere' is not a directory"):
+        load_model(tmp_path / "nowhere")
+    saved(tmp_path)
+    with pytest.raises(ValueError, match=r"dtype is 'fp8', allowed: float32, float64, bfloat16, float16"):
+        load_model(tmp_path, dtype="fp8")
+
+
+def test_latest_leads_to_the_last_checkpoint(tmp_path: Path) -> None:
+    """Catches a run directory that cannot be used as a model path, and a pointer to nothing or to itself."""
+    model = saved(tmp_path / "rl" / "checkpoint-20")
+    (tmp_path / "LATEST").write_text("rl\n")
+    (tmp_path / "rl" / "LATEST").write_text("checkpoint-20\n")
+    assert checkpoint_path(tmp_path) == tmp_path / "rl" / "checkpoint-20"
+    assert torch.equal(load_model(tmp_path).lm_head.weight, model.lm_head.weight)
+    for name in ("checkpoint-30", "", "."):
+        (tmp_path / "rl" / "LATEST").write_text(name)
+        with pytest.raises(ValueError, match=r"LATEST names .*; the run directory is incomplete"):
+            load_model(tmp_path)
+
+
+def test_rotary_angles_survive_a_cast_of_the_model() -> None:
+    """Catches rotary frequencies rounded to bfloat16 with the weights: far positions would be turned by radians."""
+    model = new_model(tiny_config(), seed=0)
+    positions = torch.tensor([[0, 1, 200, 30_000]])
+    expected = model.decoder.rotary(positions, torch.float32)
+    for dtype in (torch.bfloat16, torch.float64):
+        for one, other in zip(model.to(dtype).decoder.rotary(positions, torch.float32), expected, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"attention_bias": True}], ids=str)
+def test_the_causal_backbone_is_qwen3(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Catches a wrong norm, rotary convention, head grouping or name: an official checkpoint would load and babble."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = tiny_config(block_size=1, rope_theta=5000.0, **changes)
+    sizes = {k: v for k, v in config.items() if k not in ("model_type", "block_size", "mask_token_id", "rope_theta")}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    torch.manual_seed(0)
+    theirs = Qwen3ForCausalLM(Qwen3Config(**sizes, **rope, attn_implementation="eager")).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0.5, 0.3) if parameter.ndim == 1 else parameter.mul_(8)
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours = load_model(tmp_path)
+    tokens = torch.randint(0, 46, (2, 60), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        torch.testing.assert_close(ours(tokens), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 0.3
+    save_model(ours, tmp_path / "ours")
+    back = Qwen3ForCausalLM.from_pretrained(tmp_path / "ours", config=theirs.config)
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor)
+
+
+def test_body_and_head_compose_to_the_forward() -> None:
+    """Catches default positions or a default pattern that differ from the family's."""
+    model = sharpened(new_model(tiny_config(), seed=0))
+    tokens, positions = torch.arange(10)[None], torch.arange(10)[None]
+    zeros = torch.zeros_like(positions)
+    with torch.no_grad():
+        features = model.body(tokens, positions, Pattern(zeros, positions // 4, zeros))
+        torch.testing.assert_close(model(tokens), model.head(features), rtol=0, atol=0)

@@ -1,0 +1,164 @@
+"""The optimiser: schedule, exact accumulation, clipping, fp32 masters, and gradients that are not finite."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from revelm.trainers.config import OptimizerSpec
+from revelm.trainers.optimizer import Optimizer, learning_rate
+
+
+class Weights(nn.Module):
+    """A matrix and a bias, all ``value``."""
+
+    def __init__(self, value: float = 1.0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.full((2, 3), value, dtype=dtype))
+        self.bias = nn.Parameter(torch.full((3,), value, dtype=dtype))
+
+
+def spec(**changes: Any) -> OptimizerSpec:
+    """Settings that make numbers easy."""
+    return OptimizerSpec(**{"learning_rate": 0.01, "max_grad_norm": 1e9, **changes})
+
+
+def linear(model: Weights, scale: float) -> Callable[[], Tensor]:
+    """A loss with gradient ``scale`` everywhere."""
+    return lambda: scale * (model.matrix.sum() + model.bias.sum())
+
+
+def rates(total: int, **changes: Any) -> list[float]:
+    return [learning_rate(spec(learning_rate=1.0, **changes), i, total) for i in range(total)]
+
+
+def test_schedule_by_hand() -> None:
+    """Catches a first update at rate 0, a floor that is never reached or undercut, and a warm-up off by one."""
+    assert rates(5, schedule="linear", floor=0.2) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert rates(5, schedule="cosine") == pytest.approx([1.0, 0.853553, 0.5, 0.146447, 0.0], abs=1e-6)
+    assert rates(5, schedule="linear", warmup_steps=2, floor=0.5) == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5])
+    assert rates(4, floor=0.1, warmup_steps=4) == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates(3, floor=0.1) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_schedule_stays_at_the_floor(schedule: str) -> None:
+    """Catches a rate that rises again, or turns negative, when a run is prolonged; and runs shorter than the warm-up."""
+    settings = spec(learning_rate=2.0, schedule=schedule, floor=0.25, warmup_steps=3)
+    found = [learning_rate(settings, i, 20) for i in range(60)]
+    assert found[19:] == pytest.approx([0.5] * 41)
+    assert all(a >= b for a, b in zip(found[3:], found[4:], strict=False))
+    assert learning_rate(settings, 0, 1) == pytest.approx(2.0 / 3)
+    assert learning_rate(spec(schedule=schedule), 0, 1) == 0.01
+
+
+def test_the_rate_is_used() -> None:
+    """Catches a schedule that is computed and reported but not applied: AdamW's first steps have the size of the rate."""
+    model = Weights()
+    optimizer = Optimizer(model, spec(schedule="linear", floor=0.0), total_updates=3)
+    sizes, reported = [], []
+    for _ in range(3):
+        before = model.matrix.detach().clone()
+        reported.append(optimizer.step([linear(model, 1.0)], 1.0)["learning_rate"])
+        sizes.append(float((before - model.matrix.detach()).mean()))
+    assert reported == pytest.approx([0.01, 0.005, 0.0])
+    assert sizes == pytest.approx(reported, rel=1e-3, abs=1e-9)
+
+
+def test_accumulation_is_one_batch() -> None:
+    """Catches a mean of means: micro-batches of unequal size must give the update of the whole batch."""
+    parts = [(3.0, 1.0), (-1.0, 5.0), (10.0, 2.0)]  # (sum of gradients, count)
+    one, many = Weights(dtype=torch.float64), Weights(dtype=torch.float64)
+    settings = spec(max_grad_norm=0.5)
+    whole = Optimizer(one, settings, total_updates=2)
+    split = Optimizer(many, settings, total_updates=2)
+    for _ in range(2):
+        a = whole.step([linear(one, sum(s for s, _ in parts))], 8.0)
+        b = split.step([linear(many, s) for s, _ in parts], 8.0)
+        assert a == pytest.approx(b, rel=1e-12)
+        assert a["grad_norm"] == pytest.approx(12 / 8 * 3, rel=1e-9)  # 9 weights, gradient 1.5 each
+    assert torch.allclose(one.matrix, many.matrix, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1.0, 1 / 3), (2.9, 2.9 / 3), (3.1, 1.0), (100.0, 1.0)])
+def test_clipping_scales_the_whole_gradient(limit: float, expected: float) -> None:
+    """Catches clipping per tensor, before the division by the count, or reported after it was done."""
+    model = Weights()
+    optimizer = Optimizer(model, spec(max_grad_norm=limit, betas=(0.9, 0.999)), total_updates=1)
+    assert optimizer.step([linear(model, 4.0)], 4.0)["grad_norm"] == pytest.approx(3.0)  # 9 weights, gradient 1
+    for parameter in (model.matrix, model.bias):
+        moment = optimizer.adam.state[parameter]["exp_avg"]
+        assert moment.flatten().tolist() == pytest.approx([0.1 * expected] * moment.numel(), rel=1e-5)
+
+
+def test_only_matrices_decay() -> None:
+    """Catches weight decay on norms and biases."""
+    model = Weights()
+    optimizer = Optimizer(model, spec(weight_decay=0.5), total_updates=1)
+    optimizer.step([linear(model, 0.0)], 1.0)
+    assert model.bias.tolist() == [1.0] * 3
+    assert model.matrix.flatten().tolist() == pytest.approx([1 - 0.01 * 0.5] * 6)
+
+
+def test_tiny_updates_of_a_bf16_model_are_not_lost() -> None:
+    """Catches updates in bf16: 1 - 0.001 rounds to 1 there, and a thousand such steps go nowhere."""
+    model = Weights(dtype=torch.bfloat16)
+    storage = model.matrix.data_ptr()
+    optimizer = Optimizer(model, spec(learning_rate=1e-3), total_updates=100)
+    for _ in range(100):
+        optimizer.step([linear(model, 1.0)], 1.0)
+    assert model.matrix.dtype == torch.bfloat16
+    assert model.matrix.data_ptr() == storage, "the engine decodes with the same tensor"
+    assert model.matrix.float().flatten().tolist() == pytest.approx([0.9] * 6, abs=0.004)
+    assert optimizer.masters[0].flatten().tolist() == pytest.approx([0.9] * 6, abs=1e-4)
+
+
+def test_small_gradients_of_a_bf16_model_add_up() -> None:
+    """Catches micro-batches accumulated in bf16: 1 + 0.001 is 1 there, however often."""
+    model = Weights(dtype=torch.bfloat16)
+    optimizer = Optimizer(model, spec(), total_updates=1)
+    norm = optimizer.step([linear(model, 1.0), *[linear(model, 2.0**-10)] * 1024], 1.0)["grad_norm"]
+    assert norm == pytest.approx(6.0, rel=1e-3)  # 9 weights, gradient 2 each
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, dtype: torch.dtype) -> None:
+    """Catches weights, moments or the schedule being touched, and a bad gradient that lives on into the next update."""
+    model = Weights(dtype=dtype)
+    optimizer = Optimizer(model, spec(schedule="linear"), total_updates=4)
+    optimizer.step([linear(model, 1.0)], 1.0)
+    before, state = deepcopy(model.state_dict()), deepcopy(optimizer.state())
+    with pytest.raises(FloatingPointError, match="at update 2; weights unchanged"):
+        optimizer.step([linear(model, 1.0), linear(model, bad)], 1.0)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert optimizer.updates == 1
+    assert all(torch.equal(a, b) for a, b in zip(optimizer.masters, state["masters"], strict=True))
+    optimizer.step([lambda: model.matrix.sum()], 1.0)
+    assert all(torch.isfinite(v).all() for v in model.state_dict().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
+    """Catches masters rebuilt from rounded weights, and a schedule that starts anew."""
+
+    def losses(model: Weights, step: int) -> list[Callable[[], Tensor]]:
+        return [lambda: ((model.matrix * step).sin().sum() + (model.bias * step).cos().sum()).float()]
+
+    settings = spec(schedule="cosine", warmup_steps=2)
+    straight = Weights(0.7, dtype)
+    optimizer = Optimizer(straight, settings, total_updates=8)
+    for step in range(4):
+        optimizer.step(losses(straight, step), 1.0)
+    resumed = Weights(0.0, dtype)
+    resumed.load_state_dict(straight.state_dict())
+    again = Optimizer(resumed, settings, total_updates=8)
+    again.load_state(deepcopy(optimizer.state()))
+    for step in range(4, 8):
+        assert optimizer.step(losses(straight, step), 1.0) == again.step(losses(resumed, step), 1.0)
+    assert again.updates == 8
+    assert torch.equal(straight.matrix, resumed.matrix)
+    assert all(torch.equal(a, b) for a, b in zip(optimizer.masters, again.masters, strict=True))

@@ -1,0 +1,89 @@
+"""Every recipe that ships loads, and every component it names can be built."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from revelm.core.config import load_config, read_yaml
+from revelm.core.registry import build
+from revelm.core.types import Family
+from revelm.eval.config import EvalConfig, EvaluationSpec
+from revelm.trainers.config import RLConfig, SFTConfig
+from revelm.trainers.quickstart import QuickstartConfig, quickstart_config, rl_config, sft_config
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*(ROOT / "recipes").glob("**/*.y*ml"), *(ROOT / "src" / "revelm" / "recipes").glob("**/*.y*ml")])
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "sft": SFTConfig,
+    "rl": RLConfig,
+    "eval": EvalConfig,
+    "quickstart": QuickstartConfig,
+}
+
+
+def schema_of(recipe: Path) -> type[BaseModel]:
+    """The schema that a recipe's name begins with."""
+    kind = recipe.stem.split("-")[0]
+    assert kind in SCHEMAS, f"{recipe.name}: recipes are named <verb>-<what>.yaml, verbs: {', '.join(SCHEMAS)}"
+    return SCHEMAS[kind]
+
+
+def check_sft(config: SFTConfig) -> None:
+    """Everything an SFT run builds before it loads weights."""
+    build("objectives", config.objective, field="objective")
+    assert config.data.path is None, "recipes that ship need no files"
+    assert config.task is not None
+    assert build("tasks", config.task, field="task").demonstrations(3, config.data.seed)
+    assert config.optimizer.warmup_steps < config.train.steps
+
+
+def check_rl(config: RLConfig) -> None:
+    """Everything an RL run builds before it loads weights."""
+    build("objectives", config.objective, field="objective")
+    assert build("tasks", config.task, field="task").problems("train")
+    assert config.rollout.sampling().max_new_tokens == config.rollout.max_new_tokens
+    check_eval(config.eval)
+
+
+def check_eval(spec: EvaluationSpec) -> None:
+    """Every decode setting of an evaluation."""
+    assert all(setting.sampling() for setting in spec.named_settings().values())
+
+
+def test_there_are_recipes() -> None:
+    """Catches a glob that finds nothing, and with it tests that test nothing."""
+    assert {r.name for r in RECIPES} >= {"sft-chain.yaml", "rl-chain.yaml", "quickstart-chain.yaml"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_recipe_builds(recipe: Path) -> None:
+    """Catches a field renamed in the code and not in the recipe, or a value that is out of range."""
+    schema = schema_of(recipe)
+    if schema is QuickstartConfig:
+        config = quickstart_config(recipe.stem.removeprefix("quickstart-"), 3)
+        check_sft(sft_config(config, Path("model"), Path("out")))
+        check_rl(rl_config(config, Path("model"), Path("out")))
+        check_eval(config.eval)
+        kind = build("models", {"kind": config.model["model_type"]})
+        assert kind.sizes(config.model | {"vocab_size": config.vocab_size}).num_hidden_layers > 0
+        facts = {"mask_id": 1, "pad_id": 0, "stop_ids": [2]}
+        family = kind.family(config.model | {"vocab_size": config.vocab_size}, facts)
+        assert isinstance(family, Family)
+        return
+    loaded = load_config(schema, recipe, ["model=CHECKPOINT" if schema is EvalConfig else "model.path=CHECKPOINT"])
+    if isinstance(loaded, SFTConfig):
+        check_sft(loaded)
+    elif isinstance(loaded, RLConfig):
+        check_rl(loaded)
+    elif isinstance(loaded, EvalConfig):
+        build("tasks", loaded.task, field="task")
+        check_eval(loaded)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda r: r.stem)
+def test_recipes_leave_the_model_to_the_user(recipe: Path) -> None:
+    """Catches a path of the author's machine, and a missing path that is not named."""
+    assert "path" not in (read_yaml(recipe).get("model") or {})
+    with pytest.raises(ValueError, match="model"):
+        load_config(schema_of(recipe), recipe, [])
