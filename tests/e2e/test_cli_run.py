@@ -86,7 +86,7 @@ def test_generate_and_its_trace(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert "tokens per forward" not in first.out
     text = page.read_text()
     assert "<html" in text
-    assert "src=\"http" not in text
+    assert 'src="http' not in text
     assert main(words) == 0
     assert capsys.readouterr().out == first.out
     assert main([*words, "--seed", "1"]) == 0

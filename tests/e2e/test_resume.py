@@ -13,6 +13,7 @@ from revelm.cli.main import main
 from revelm.core.config import load_config, parse_config
 from revelm.trainers import rl, sft
 from revelm.trainers.config import RLConfig, SFTConfig
+from revelm.trajectories.store import read_trajectories
 from tests.tiny_checkpoint import save_tiny
 
 CHAIN = {"kind": "chain", "num_train": 40, "num_test": 4, "num_operations": [2, 2]}
@@ -132,6 +133,10 @@ def test_rl_resumed_is_bit_for_bit(model: Path, tmp_path: Path, method: dict[str
     found = rows(straight)
     assert sum(row.get("num_trained", 0) > 0 for row in found) >= 15
     assert [row["step"] for row in found if row["phase"] == "eval"] == [10, 20]
+    cursor = json.loads((straight / "checkpoint-20" / "trainer" / "state.json").read_text())
+    assert cursor["problems_drawn"] * 4 == sum(row.get("num_answers", 0) for row in found)
+    files = (straight / "trajectories").iterdir()
+    assert len({t.info["problem"] for file in files for t in read_trajectories(file)}) > 2, "problems must change"
     only_first_half(straight, tmp_path / "b")
     assert_same_runs(straight, run_rl(rl_values(model, tmp_path / "b", resume=True, **method)), 20)
     names = sorted(p.name for p in (straight / "trajectories").iterdir())
@@ -218,9 +223,7 @@ def test_bad_data_is_one_clear_line(
     assert words in failing(capsys, 2, "sft", values)
 
 
-def test_an_existing_run_is_not_overwritten(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_existing_run_is_not_overwritten(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a second start that trains over, or silently continues, the first."""
     values = sft_values(model, tmp_path / "run", train={"steps": 2})
     run = run_sft(values)

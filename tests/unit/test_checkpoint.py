@@ -113,7 +113,12 @@ def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
         run.save(step)
     (tmp_path / "checkpoint-best").mkdir()
     prune_checkpoints(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["LATEST", "checkpoint-100", "checkpoint-20", "checkpoint-best"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "LATEST",
+        "checkpoint-100",
+        "checkpoint-20",
+        "checkpoint-best",
+    ]
     prune_checkpoints(tmp_path, 5)
     assert (tmp_path / "checkpoint-20").is_dir()
 

@@ -107,7 +107,7 @@ def test_bad_prompts_fail_before_any_work() -> None:
     engine = Engine(tiny_model(), tiny_tokenizer())
     problem = Parity().problems("train")[0]
     for question, words in (("a<|mask|>b", r"messages.0.content spells the special token"), ("x" * 90, "positions")):
+        bad = [problem, replace(problem, question=question)]
         with pytest.raises(ValueError, match=words):
-            bad = [problem, replace(problem, question=question)]
             collect(engine, Parity(), bad, sampling=SAMPLING, group_size=1, seed=0)
     assert engine.stats.forwards == 0

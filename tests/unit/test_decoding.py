@@ -182,7 +182,7 @@ def test_recorded_log_probability_is_of_the_unfiltered_distribution() -> None:
             at_one, at_t = softmax(row, 1.0, (2, 3)), softmax(row, temperature or 1.0, (2, 3))
             assert float(proposal.logprob_t1[0, column]) == pytest.approx(math.log(at_one[token]), abs=1e-12)
             assert float(proposal.logprob[0, column]) == pytest.approx(math.log(at_t[token]), abs=1e-12)
-    half = log_probabilities(logits.bfloat16(), (2,), torch.tensor([[1.0]]))
+    half = log_probabilities(logits.bfloat16(), (2,), temperature=torch.tensor([[1.0]]))
     assert half.dtype == torch.float32
     assert (half[..., 2] == -math.inf).all()
 

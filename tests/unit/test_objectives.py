@@ -23,6 +23,7 @@ from tests.slow_reference import Total, View, gradients, policy_loss, trace_view
 from tests.slow_reference import logprobs as slow_logprobs
 from tests.tiny_checkpoint import tiny_model
 
+STOPS = tuple(range(10, 16))  # so that an untrained model stops now and then
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -36,11 +37,13 @@ def exact_model() -> LanguageModel:
 def episodes() -> tuple[Episode, ...]:
     """Real rollouts of different prompt lengths, temperatures and stops, with credits of both signs."""
     settings = [
-        Sampling(seed=i, max_new_tokens=5 + i, rule=Dynamic(0.1), temperature=(1.0, 0.7, 0.0)[i % 3]) for i in range(8)
+        Sampling(seed=i, max_new_tokens=5 + i, rule=Dynamic(0.1), temperature=(1.0, 0.7, 0.0)[i % 3], stop_ids=STOPS)
+        for i in range(8)
     ]
     prompts = [list(range(3, 4 + i)) for i in range(8)]
     found = generate(exact_model(), prompts, sampling=settings)
-    assert {t.finish_reason for t in found} >= {"length"}
+    assert {t.finish_reason for t in found} == {"length", "stop"}
+    assert any((t.step[t.stop_length :] > 0).any() for t in found), "tokens behind the stop were revealed before it"
     assert any(len(set(t.step.tolist())) < len(t.step) for t in found), "some steps reveal several tokens"
     return tuple(Episode(t, 0.0, 0, key, (-1) ** key * (0.5 + key)) for key, t in enumerate(found))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -46,17 +47,17 @@ def test_schedule_by_hand() -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedule_stays_at_the_floor(schedule: str) -> None:
-    """Catches a rate that rises again, or turns negative, when a run is prolonged; and runs shorter than the warm-up."""
+    """Catches a rate that rises again or turns negative when a run is prolonged, and runs shorter than the warm-up."""
     settings = spec(learning_rate=2.0, schedule=schedule, floor=0.25, warmup_steps=3)
     found = [learning_rate(settings, i, 20) for i in range(60)]
     assert found[19:] == pytest.approx([0.5] * 41)
-    assert all(a >= b for a, b in zip(found[3:], found[4:], strict=False))
+    assert all(a >= b for a, b in pairwise(found[3:]))
     assert learning_rate(settings, 0, 1) == pytest.approx(2.0 / 3)
     assert learning_rate(spec(schedule=schedule), 0, 1) == 0.01
 
 
 def test_the_rate_is_used() -> None:
-    """Catches a schedule that is computed and reported but not applied: AdamW's first steps have the size of the rate."""
+    """Catches a schedule that is reported but not applied: AdamW's first steps have the size of the rate."""
     model = Weights()
     optimizer = Optimizer(model, spec(schedule="linear", floor=0.0), total_updates=3)
     sizes, reported = [], []

@@ -15,6 +15,9 @@ from revelm.masks.visibility import PADDING, Pattern
 from revelm.trajectories.record import Trajectory
 
 
+MIN_FILL = 0.75
+
+
 @dataclass(frozen=True, eq=False)
 class Text:
     """A sample for SFT: token ids [L], of which the first ``prompt_length`` are given. ``key`` seeds its noise."""
@@ -93,14 +96,18 @@ class Batch:
         )
 
     def split(self, max_positions: int) -> "list[Batch]":
-        """Micro-batches of at most ``max_positions`` positions with padding (at least one row each), by length."""
+        """Micro-batches of at most ``max_positions`` positions with padding (at least one row each).
+
+        Rows of similar length go together: a row shorter than ``MIN_FILL`` of the longest opens the next micro-batch.
+        """
         order = self.lengths.argsort(descending=True, stable=True)
         lengths = self.lengths[order].tolist()
         pieces, first = [], 0
-        while first < len(lengths):
-            count = max(1, max_positions // max(1, lengths[first]))
-            pieces.append(self.select(order[first : first + count]))
-            first += count
+        for i, length in enumerate([*lengths, 0]):
+            is_full = (i - first + 1) * lengths[first] > max_positions
+            if i > first and (is_full or length < MIN_FILL * lengths[first]):
+                pieces.append(self.select(order[first:i]))
+                first = min(i, len(lengths) - 1)
         return pieces
 
     def to(self, device: torch.device) -> "Batch":
