@@ -1,6 +1,6 @@
 """Decode with a diffusion language model and look at the order in which it wrote.
 
-    python examples/generate.py runs/quickstart
+python examples/generate.py runs/quickstart
 """
 
 import sys

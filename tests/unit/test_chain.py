@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from random import Random
 
@@ -56,8 +57,8 @@ def test_worked_answer_has_lines_of_six_characters() -> None:
 def test_prompt_is_short_and_takes_an_instruction() -> None:
     """The instruction must reach the prompt, and cost nothing when empty."""
     problem = Problem("x", "7+5*3-4", "2")
-    assert Chain().prompt(problem) == [{"role": "user", "content": "7+5*3-4=?"}]
-    assert Chain(instruction="Mod 10.").prompt(problem) == [{"role": "user", "content": "Mod 10.\n7+5*3-4=?"}]
+    assert Chain().prompt(problem) == [{"role": "user", "content": "7+5=?\n?*3=?\n?-4=?"}]
+    assert Chain(instruction="Mod 10.").prompt(problem) == [{"role": "user", "content": "Mod 10.\n7+5=?\n?*3=?\n?-4=?"}]
 
 
 def test_problems_are_distinct_and_determined_by_the_seed() -> None:
@@ -66,7 +67,7 @@ def test_problems_are_distinct_and_determined_by_the_seed() -> None:
     assert len({problem.question for problem in train}) == len({problem.id for problem in train}) == 2000
     assert Chain(num_train=50).problems("train") == train[:50]
     assert Chain(num_train=50, seed=1).problems("train") != train[:50]
-    assert train[0].question == "8-9*8*9*7"
+    assert train[0].question == "4-9*8*9*7*3"
 
 
 def test_train_and_test_share_no_operands_across_seeds() -> None:
@@ -94,9 +95,9 @@ def test_demonstrations_are_mixed_exactly_and_shuffled() -> None:
     assert kinds.count("habit") == round(0.7 * 101)
     assert kinds != sorted(kinds) != kinds[::-1]
     assert [message["role"] for message in shown[0].messages] == ["user", "assistant"]
-    train = {problem.question: problem for problem in SMALL.problems("train")}
+    train = {SMALL.prompt(problem)[0]["content"]: problem for problem in SMALL.problems("train")}
     for demonstration in shown:
-        problem = train[demonstration.messages[0]["content"].removesuffix("=?")]
+        problem = train[demonstration.messages[0]["content"]]
         if demonstration.kind == "worked":
             assert SMALL.score(problem, answer(demonstration.messages[-1]["content"])).value == 1.0
     assert SMALL.demonstrations(0, seed=0) == []
@@ -217,3 +218,14 @@ def test_impossible_requests_end_with_an_error() -> None:
         SMALL.problems("dev")
     with pytest.raises(ValueError, match="num=-1"):
         SMALL.demonstrations(-1, seed=0)
+
+
+def test_operations_and_operands_are_those_asked_for() -> None:
+    """A field that generation ignores would make recipes lie about how hard their problems are."""
+    small = Chain(num_operations=(4, 4), operations="+-", max_operand=3, num_train=500, num_test=50)
+    for problem in (*small.problems("train"), *small.problems("test")):
+        assert re.fullmatch(r"[1-9](?:[+-][1-3]){4}", problem.question), problem.question
+    with pytest.raises(ValueError, match="operations"):
+        Chain(operations="/")
+    with pytest.raises(ValueError, match="max_operand"):
+        Chain(max_operand=10)

@@ -103,3 +103,20 @@ def test_merge_replaces_components_of_another_kind() -> None:
     }
     assert apply_overrides(base, ["task.steps=4"])["task"] == {"kind": "chain", "steps": 4}
     assert base["task"]["steps"] == 3
+
+
+def test_component_without_kind_keeps_the_default_kind() -> None:
+    """Overriding one field of a default component must not ask for the kind again."""
+    from revelm.trainers.config import RLConfig
+
+    words = [
+        "model.path=x",
+        "task=chain",
+        "out=y",
+        "train.steps=1",
+        "objective.clip_low=0.1",
+        "rollout.rule.threshold=0.5",
+    ]
+    config = load_config(RLConfig, None, words)
+    assert config.objective == {"kind": "trace_rl", "clip_low": 0.1}
+    assert config.rollout.rule == {"kind": "dynamic", "threshold": 0.5}

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic.fields import FieldInfo
 
 from revelm.core.atomic import write_text_atomic
 from revelm.core.validation import dotted, rename_aliases, unknown_field, validate
@@ -116,7 +117,16 @@ def _prepared(schema: type[BaseModel], values: Mapping[str, Any], where: str) ->
     wrong = [unknown_field(dotted(where, str(key)), known) for key in renamed if key not in known]
     if wrong:
         raise ValueError("; ".join(wrong))
-    return {key: _prepared_field(known[key].annotation, value, dotted(where, key)) for key, value in renamed.items()}
+    filled = {key: _with_default_kind(known[key], value) for key, value in renamed.items()}
+    return {key: _prepared_field(known[key].annotation, value, dotted(where, key)) for key, value in filled.items()}
+
+
+def _with_default_kind(field: FieldInfo, value: Any) -> Any:
+    """A component given without its kind is of the field's default kind, so that ``objective.clip_low=0.1`` works."""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, Mapping) and "kind" not in value and isinstance(default, Mapping) and "kind" in default:
+        return {"kind": default["kind"], **value}
+    return value
 
 
 def _prepared_field(annotation: Any, value: Any, where: str) -> Any:

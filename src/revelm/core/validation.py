@@ -21,7 +21,8 @@ ALIASES = {
     "gen_length": "max_new_tokens",
     "num_generations": "group_size",
     "bsz": "batch_size",
-    "epsilon": "clip",
+    "clip_ratio_low": "clip_low",
+    "clip_ratio_high": "clip_high",
     "beta": "kl_weight",
 }
 ADVICE = {"denoising_steps": "; give tokens_per_step = block_size / denoising_steps"}

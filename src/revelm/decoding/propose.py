@@ -76,7 +76,7 @@ def _inverse_cdf(probability: Tensor, uniform: Tensor) -> Tensor:
     total = cdf[..., -1:]
     below = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(uniform[..., None].to(cdf.dtype) * total, below)
-    return torch.searchsorted(cdf, target, right=True)[..., 0]
+    return torch.searchsorted(cdf, target, right=True)[..., 0].clamp(max=cdf.shape[-1] - 1)
 
 
 def _filtered(log_probability: Tensor, sampling: SamplingRows) -> Tensor:

@@ -170,6 +170,8 @@ class _Run:
         steps = slots.slot["steps"][:n]
         numbers = uniform(slots.slot["seed"][:n, None], columns, steps[:, None])
         proposal, chosen = _decide(slots, logits, numbers, hidden)
+        if not bool(proposal.logprob.isfinite().all()):
+            raise FloatingPointError("the model gave logits that are not finite; its weights or its dtype are unusable")
         chosen &= hidden
         chosen |= most_confident(proposal.confidence, hidden, 1) & ~chosen.any(1, keepdim=True)
         slots.write(columns, proposal, chosen)

@@ -61,7 +61,7 @@ class LanguageModel(nn.Module):
 
 @dataclass(frozen=True)
 class Initialisation:
-    """How random weights are drawn: normal matrices of ``spread`` (residual outputs scaled down by depth), norms of one.
+    """How random weights are drawn: normal matrices of ``spread`` (residual outputs scaled by depth), norms of one.
 
     Small models learn to look things up many times faster with embeddings drawn wider than the matrices, so
     that tokens stand out in the residual stream, and with q/k norms above one, so that attention can be sharp at once.

@@ -14,7 +14,6 @@ from torch import Tensor
 from revelm.masks.visibility import PADDING, Pattern
 from revelm.trajectories.record import Trajectory
 
-
 MIN_FILL = 0.75
 
 

@@ -1,6 +1,7 @@
 """Reinforcement learning: problems in, answers out, credit, update; engine and trainer run the same module.
 
-Problems come from a seeded endless stream whose cursor is saved; answers are seeded by (run, step, problem, number). A
+Problems come from a seeded endless stream whose cursor is saved; answers are seeded by (run, place in the stream,
+problem, number). A
 resumed run therefore goes on bit for bit. Groups whose answers all score the same teach nothing and are left out; when
 none is left the step draws further problems, and a run without a single update is an error.
 """
@@ -98,7 +99,7 @@ def _answers(session: Session, engine: Engine, ask: tuple[Task, list[Problem]], 
         drawn,
         sampling=config.rollout.sampling(),
         group_size=config.rollout.group_size,
-        seed=derive_seed(config.train.seed, "rollout", session.step),
+        seed=derive_seed(config.train.seed, "rollout", first),
     )
 
 
