@@ -1,9 +1,8 @@
 """Reinforcement learning: problems in, answers out, credit, update; engine and trainer run the same module.
 
 Problems come from a seeded endless stream whose cursor is saved; answers are seeded by (run, place in the stream,
-problem, number). A
-resumed run therefore goes on bit for bit. Groups whose answers all score the same teach nothing and are left out; when
-none is left the step draws further problems, and a run without a single update is an error.
+problem, number). A resumed run therefore goes on bit for bit. Groups whose answers all score the same teach nothing and
+are left out; when none is left the step draws further problems, and a run without a single update is an error.
 """
 
 from pathlib import Path
