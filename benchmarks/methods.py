@@ -23,7 +23,7 @@ from revelm.trainers.run_log import METRICS
 
 METHODS: dict[str, dict[str, Any]] = {
     "TraceRL": {"objective": {"kind": "trace_rl"}},
-    "random masking": {"objective": {"kind": "random_mask_rl"}},
+    "random masking": {"objective": {"kind": "random_mask_rl", "num_masks": 2}},
     "rejection SFT": {"objective": {"kind": "rejection_sft", "low": 0.3, "num_masks": 2}},
     "TraceRL, shuffled rewards": {"objective": {"kind": "trace_rl"}, "rewards": "shuffled"},
 }
@@ -46,7 +46,7 @@ def run_seed(task: str, seed: int, out: str) -> dict[str, Any]:
         changed = config.model_copy(update={"rl": merge({**config.rl, "objective": {}}, change)})
         taught = rl.run(quickstart.rl_config(changed, tuned, folder / slug))
         found[name] = quickstart.evaluate_stage(config, taught, folder / f"eval-{slug}")
-        found[name]["entropy"] = _last_entropy(folder / slug / METRICS)
+        found[name] |= _training(folder / slug / METRICS)
     return found
 
 
@@ -69,16 +69,17 @@ def spread(values: list[float]) -> tuple[float, float]:
 def show(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print accuracies, gains over SFT, tokens per forward and entropy, mean +- 95 % over seeds."""
     table = Table(title=f"RL methods at equal rollouts and updates, {len(found)} seeds, mean +- 95 % (Student's t)")
-    columns = ("", "dynamic", "gain", "static", "T = 0.5", "TPF", "entropy (end)", "gain by seed")
+    columns = ("", "dynamic", "gain", "static", "TPF", "mean reward", "entropy (end)", "gain by seed")
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     for name in next(iter(found.values())):
         gains = [_accuracy(r[name], "dynamic") - _accuracy(r["SFT"], "dynamic") for r in found.values()]
-        cells = [_cell([_accuracy(r[name], s) for r in found.values()]) for s in ("dynamic", "static", "dynamic_t05")]
+        cells = [_cell([_accuracy(r[name], s) for r in found.values()]) for s in ("dynamic", "static")]
         tpf = _cell([r[name]["settings"]["dynamic"]["tokens_per_forward"]["mean"] for r in found.values()])
-        entropy = [r[name]["entropy"] for r in found.values() if r[name].get("entropy") is not None]
+        training = [[r[name].get(k) for r in found.values()] for k in ("reward", "entropy")]
+        shown = ["" if None in values else _cell([float(v) for v in values if v is not None]) for values in training]
         by_seed = " ".join(f"{g:+.2f}" for g in gains)
-        table.add_row(name, cells[0], _cell(gains), *cells[1:], tpf, _cell(entropy) if entropy else "", by_seed)
+        table.add_row(name, cells[0], _cell(gains), cells[1], tpf, *shown, by_seed)
     Console(width=130).print(table)
 
 
@@ -91,8 +92,9 @@ def _accuracy(result: Mapping[str, Any], setting: str) -> float:
     return float(result["settings"][setting]["accuracy"]["mean"])
 
 
-def _last_entropy(metrics: Path) -> float | None:
-    """Mean token entropy over the last ten RL steps."""
+def _training(metrics: Path) -> dict[str, float | None]:
+    """How training went: mean reward over all steps (how fast), and token entropy over the last ten updates."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    found = [row["entropy"] for row in rows if row["phase"] == "rl" and row.get("entropy") is not None]
-    return float(np.mean(found[-10:])) if found else None
+    rewards = [row["reward"] for row in rows if row["phase"] == "rl"]
+    entropies = [row["entropy"] for row in rows if row["phase"] == "rl" and row.get("entropy") is not None]
+    return {"reward": float(np.mean(rewards)), "entropy": float(np.mean(entropies[-10:])) if entropies else None}

@@ -24,7 +24,9 @@ def add_to(verbs: Any) -> None:
         "--threshold", type=float, default=0.9, metavar="P", help="reveal what is surer than P (default: 0.9)"
     )
     how.add_argument("--tokens-per-step", type=int, metavar="K", help="reveal K tokens in each step instead")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
+    parser.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="default: 256, or as many as the model has room for"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--trace", metavar="FILE.html", help="write the page that plays the reveal order")
     parser.set_defaults(call=call)

@@ -16,15 +16,19 @@ def add_to(verbs: Any) -> None:
     parser = actions.add_parser("view", help="write one trajectory as an HTML page", allow_abbrev=False)
     parser.add_argument("file", metavar="FILE.parquet", help="a file from a run's trajectories folder")
     parser.add_argument("--index", type=int, default=0, metavar="N", help="which one, counted from 0 (default: 0)")
-    parser.add_argument("--out", metavar="FILE.html", help="default: beside the input, with the index in its name")
+    parser.add_argument(
+        "--out", metavar="FILE", help="a page (.html) or a still picture (.svg); default: beside the input"
+    )
     parser.add_argument("--model", metavar="DIR", help="whose tokenizer to use (default: the run's newest checkpoint)")
     parser.set_defaults(call=view)
 
 
 def view(words: argparse.Namespace) -> None:
-    """Write the page and print its path. Without a tokenizer, tokens are shown as ids."""
+    """Write the page or the picture and print its path. Without a tokenizer, tokens are shown as ids."""
+    from revelm.core.atomic import write_text_atomic
     from revelm.trajectories.store import read_trajectories
     from revelm.viz.trace_page import write_trace_page
+    from revelm.viz.trace_svg import trace_svg
 
     source = Path(words.file)
     found = read_trajectories(source)
@@ -34,7 +38,10 @@ def view(words: argparse.Namespace) -> None:
         )
     out = Path(words.out) if words.out is not None else source.with_name(f"{source.stem}-{words.index}.html")
     entry = entry_of(found[words.index], _tokenizer(words.model, source), f"{source.name} #{words.index}")
-    write_trace_page(out, [entry], f"{source.name} #{words.index}")
+    if out.suffix == ".svg":
+        write_text_atomic(out, trace_svg(entry))
+    else:
+        write_trace_page(out, [entry], f"{source.name} #{words.index}")
     print(out)
 
 

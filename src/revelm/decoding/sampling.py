@@ -1,5 +1,6 @@
 """How one request wants to be decoded."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +17,8 @@ class Sampling:
     ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 are off. ``confidence``: what the rule ranks by, the
     probability of the sampled "token" or the "max"imum probability, both of the unfiltered distribution at the
     request's temperature. ``stop_ids`` are in addition to the family's unless ``ignore_eos``; ``stop_strings`` need a
-    tokenizer. ``seed`` fixes every draw of the request, whatever else runs beside it.
+    tokenizer. ``max_new_tokens`` None: 256, or as many as the model has room for behind the prompt. ``seed``, 64 bits,
+    fixes every draw of the request, whatever else runs beside it.
     """
 
     temperature: float = 1.0
@@ -24,7 +26,7 @@ class Sampling:
     top_p: float = 1.0
     rule: Rule = field(default_factory=Dynamic)
     confidence: Confidence = "token"
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = None
     stop_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -33,10 +35,18 @@ class Sampling:
     def __post_init__(self) -> None:
         """ValueError names the first field that is out of range."""
         checks = (
-            ("temperature", self.temperature, self.temperature >= 0.0, "at least 0"),
+            ("temperature", self.temperature, 0.0 <= self.temperature < math.inf, "at least 0 and finite"),
             ("top_k", self.top_k, self.top_k >= 0, "at least 0 (0: off)"),
             ("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "in (0, 1] (1: off)"),
-            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1"),
+            ("max_new_tokens", self.max_new_tokens, _is_count(self.max_new_tokens), "an integer of at least 1"),
+            ("rule", self.rule, isinstance(self.rule, Rule), "a rule, such as Dynamic() or Static()"),
+            (
+                "stop_strings",
+                self.stop_strings,
+                _are_texts(self.stop_strings),
+                "a tuple of strings, none of them empty",
+            ),
+            ("seed", self.seed, -(2**63) <= self.seed < 2**63, "an integer of 64 bits"),
             ("confidence", self.confidence, self.confidence in ("token", "max"), "'token' or 'max'"),
         )
         for name, value, is_valid, allowed in checks:
@@ -47,3 +57,11 @@ class Sampling:
     def is_filtered(self) -> bool:
         """Whether tokens are drawn from a truncated distribution."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0)
+
+
+def _is_count(value: int | None) -> bool:
+    return value is None or (isinstance(value, int) and value >= 1)
+
+
+def _are_texts(values: tuple[str, ...]) -> bool:
+    return not isinstance(values, str) and all(isinstance(value, str) and value for value in values)

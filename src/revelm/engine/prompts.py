@@ -29,11 +29,13 @@ def make_requests(
 ) -> list[Request]:
     """Checked requests, one per prompt.
 
-    One ``Sampling`` for all gives request i the seed ``sampling.seed + i``, so that equal prompts get different
-    answers; a list gives every request exactly its own.
+    One ``Sampling`` for all gives request i the seed ``sampling.seed + i`` (wrapped to 64 bits), so that equal prompts
+    get different answers; a list gives every request exactly its own. ValueError for one prompt in place of a list.
     """
+    _check_list(prompts)
     if isinstance(sampling, Sampling):
-        settings: Sequence[Sampling] = [replace(sampling, seed=sampling.seed + i) for i in range(len(prompts))]
+        seeds = [(sampling.seed + i + 2**63) % 2**64 - 2**63 for i in range(len(prompts))]
+        settings: Sequence[Sampling] = [replace(sampling, seed=seed) for seed in seeds]
     else:
         settings = sampling
     if len(settings) != len(prompts):
@@ -42,3 +44,9 @@ def make_requests(
         raise ValueError("sampling.stop_strings needs a tokenizer; pass tokenizer=load_tokenizer(path) or use stop_ids")
     pairs = enumerate(zip(prompts, settings, strict=True))
     return [make_request(i, prompt_ids(p, tokenizer), s, family) for i, (p, s) in pairs]
+
+
+def _check_list(prompts: Any) -> None:
+    """One prompt where a list of them belongs would be read as many (a string, letter by letter)."""
+    if isinstance(prompts, str) or any(isinstance(p, int | Mapping) for p in prompts):
+        raise ValueError("prompts: expected a list of prompts, got a single one; write [prompt]")

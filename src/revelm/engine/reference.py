@@ -76,7 +76,7 @@ def decode_naively(model: LanguageModel, prompt: Sequence[int], sampling: Sampli
         stop_length=end - length,
         finish_reason=reason,  # type: ignore[arg-type]
         rule=describe_rule(sampling.rule),
-        sampling=describe_sampling(sampling),
+        sampling=describe_sampling(request.sampling),
         is_filtered=sampling.is_filtered,
     )
 

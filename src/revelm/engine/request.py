@@ -1,7 +1,7 @@
 """One request: prompt ids and how to decode it, checked before any work begins."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,9 +10,12 @@ from revelm.core.types import Family
 from revelm.decoding.sampling import Sampling
 
 
+DEFAULT_NEW_TOKENS = 256
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
-    """``index`` is the place in the caller's list; ``prompt_ids`` int32 [P]."""
+    """``index`` is the place in the caller's list; ``prompt_ids`` int32 [P]; ``sampling.max_new_tokens`` is a number."""
 
     index: int
     prompt_ids: np.ndarray
@@ -22,7 +25,14 @@ class Request:
     @property
     def limit(self) -> int:
         """One past the last position that may count as response."""
+        assert self.sampling.max_new_tokens is not None, "make_request gives every request its number"
         return len(self.prompt_ids) + self.sampling.max_new_tokens
+
+
+def room_behind(length: int, family: Family) -> int:
+    """Tokens that fit behind a prompt of ``length`` tokens, in whole blocks."""
+    size = family.block_size or 1
+    return family.max_length // size * size - length
 
 
 def make_request(index: int, prompt: Sequence[int], sampling: Sampling, family: Family) -> Request:
@@ -34,6 +44,14 @@ def make_request(index: int, prompt: Sequence[int], sampling: Sampling, family: 
         raise ValueError(f"prompt {index} holds ids outside the model's vocabulary of {family.vocab_size} entries")
     if (ids == family.mask_id).any():
         raise ValueError(f"prompt {index} contains the mask token (id {family.mask_id}); remove it from the prompt")
+    room = room_behind(len(ids), family)
+    if room < 1:
+        raise ValueError(
+            f"prompt {index} has {len(ids)} tokens, which leaves no room for an answer: the model has "
+            f"{family.max_length} positions; shorten the prompt"
+        )
+    if sampling.max_new_tokens is None:
+        sampling = replace(sampling, max_new_tokens=min(DEFAULT_NEW_TOKENS, room))
     stops = (*(() if sampling.ignore_eos else family.stop_ids), *sampling.stop_ids)
     request = Request(index, ids.astype(np.int32), sampling, tuple(dict.fromkeys(stops)))
     size = padded_length(request.limit, family.block_size or 1)

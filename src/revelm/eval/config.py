@@ -10,14 +10,14 @@ from revelm.decoding.sampling import Sampling
 
 
 class SettingSpec(Schema):
-    """One way of decoding, in a recipe's words."""
+    """One way of decoding, in a recipe's words. ``max_new_tokens`` None: 256, or as many as the model has room for."""
 
     temperature: float = Field(1.0, ge=0)
     top_k: int = Field(0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     rule: Spec = Field(default_factory=lambda: {"kind": "dynamic", "threshold": 0.9})
     confidence: Literal["token", "max"] = "token"
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
 
     def sampling(self, seed: int = 0) -> Sampling:
         """The engine's settings. ValueError names a rule that does not exist or cannot be built."""
@@ -32,7 +32,7 @@ class SettingSpec(Schema):
         )
 
 
-def standard_settings(max_new_tokens: int = 256) -> dict[str, SettingSpec]:
+def standard_settings(max_new_tokens: int | None = None) -> dict[str, SettingSpec]:
     """Greedy one token per step; sampling with the dynamic rule at temperature 1 and 0.5 (threshold 0.9)."""
     dynamic: dict[str, Any] = {"kind": "dynamic", "threshold": 0.9}
     return {
@@ -49,7 +49,7 @@ class EvaluationSpec(Schema):
     num_problems: int | None = Field(None, ge=1)
     samples_per_problem: int = Field(1, ge=1)
     settings: dict[str, SettingSpec] = Field(default_factory=dict)
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
     num_slots: int = Field(64, ge=1)
     seed: int = 0
 

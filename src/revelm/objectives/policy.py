@@ -58,7 +58,7 @@ class PolicyObjective(ABC):
         return group_credit(samples, self.advantage)
 
     def judge(self, scored: Scored, batch: Batch) -> Loss:
-        """The loss above, weighted per token; metrics: policy_loss, kl, clip_fraction, ratio, entropy."""
+        """The loss above, weighted per token; metrics: loss, policy_loss, kl, clip_fraction, ratio, entropy."""
         behaviour = batch.columns["behaviour"] if scored.behaviour is None else scored.behaviour
         weight, credit = batch.columns["weight"], batch.columns["credit"]
         dtype = scored.logprob.dtype
@@ -68,17 +68,19 @@ class PolicyObjective(ABC):
         surrogate = -torch.minimum(ratio * gain, clipped * gain)
         divergence = (-log_ratio).exp() - 1 + log_ratio
         weighted = weight.to(dtype)
+        total = ((surrogate + self.kl_weight * divergence) * weighted).sum()
         with torch.no_grad():
             size = float(len(ratio))
             is_clipped = (clipped * gain < ratio * gain).sum()
             metrics = {
+                "loss": (float(total), batch.count),
                 "policy_loss": (float((surrogate * weighted).sum()), batch.count),
                 "kl": (float(divergence.sum()), size),
                 "clip_fraction": (float(is_clipped), size),
                 "ratio": (float(ratio.sum()), size),
                 "entropy": (float(scored.entropy.sum()), size),
             }
-        return Loss(((surrogate + self.kl_weight * divergence) * weighted).sum(), batch.count, metrics)
+        return Loss(total, batch.count, metrics)
 
 
 def token_weights(target: np.ndarray, normalisation: Normalisation) -> np.ndarray:

@@ -66,6 +66,7 @@ def run(
     folder = Path(out or f"runs/quickstart-{task}-{seed}")
     if (folder / "config.yaml").exists() and not resume:
         raise ValueError(f"out: {folder} already holds a run; add --resume to go on, or give another --out")
+    _check(config)
     folder.mkdir(parents=True, exist_ok=True)
     dump_yaml(config, folder / "config.yaml")
     seconds = Seconds(folder / "seconds.json")
@@ -90,6 +91,15 @@ def quickstart_config(task: str, seed: int, *, overrides: tuple[str, ...] = ()) 
         known = ", ".join(sorted(p.stem.removeprefix("quickstart-") for p in RECIPES.glob("quickstart-*.yaml")))
         raise ValueError(f"task: there is no quickstart for {task!r}; known: {known}")
     return load_config(QuickstartConfig, file, [f"seed={seed}", f"task.seed={seed}", *overrides])
+
+
+def _check(config: QuickstartConfig) -> None:
+    """Build every part that needs no weights, so that a mistake in the recipe costs nothing."""
+    task = build("tasks", config.task, field="task")
+    task.problems("train")
+    select_problems(task, config.eval)
+    build("objectives", sft_config(config, Path("model"), Path("sft")).objective, field="sft.objective")
+    build("objectives", rl_config(config, Path("model"), Path("rl")).objective, field="rl.objective")
 
 
 def sft_config(config: QuickstartConfig, model: Path, out: Path) -> SFTConfig:
