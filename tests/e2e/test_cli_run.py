@@ -114,6 +114,36 @@ def test_generate_refuses_bad_prompts(
     assert len(captured.err.splitlines()) == 1
 
 
+def test_defaults_suit_a_small_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches verbs that work only with max_new_tokens given, because their default is more than the model has."""
+    assert main(["generate", "--model", str(folder / "sft"), "--prompt", "1+2=?"]) == 0
+    assert "tokens in" in capsys.readouterr().err
+    assert main(["eval", "--model", str(folder / "rl"), "task=sudoku4", "num_problems=2"]) == 0
+    assert "unseen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "reason"),
+    [
+        ("sft", ["objective=trace_rl"], "objective.kind: 'trace_rl' learns from scored answers"),
+        ("sft", ["task=tests.toy_tasks:Parity"], "has no demonstrations"),
+        ("rl", ["objective=block_sft"], "objective.kind: 'block_sft' learns from texts"),
+        ("rl", ["task=chain", "task.data=nowhere.csv"], "nowhere.csv"),
+        ("rl", ["model.device=cuda:99"], "device is 'cuda:99', but torch sees"),
+        ("rl", ["model.device=gpu"], "device is 'gpu', expected a name such as"),
+    ],
+)
+def test_what_cannot_train_is_refused_at_the_start(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, words: list[str], reason: str
+) -> None:
+    """Catches a traceback for an objective of the other loop, and a missing file found at the first evaluation."""
+    out = tmp_path / "run"
+    recipe = str(folder / verb / "config.yaml")
+    assert main([verb, recipe, f"model.path={folder / 'model'}", *words, "--out", str(out)]) == 2
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_trace_view_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a trajectory file of a run that cannot be viewed with the run's own tokenizer."""
     page = tmp_path / "page.html"

@@ -209,7 +209,10 @@ def test_bad_input_is_one_clear_line(
     [
         ("", "empty"),
         ('{"prompt": "1", "completion": "2"}\n{"prompt": "1"}\n', "row 2"),
-        ('{"prompt": "1", "completion": "a <|mask|> b"}\n', "<|mask|>"),
+        (
+            '{"prompt": "1", "completion": "a <|mask|> b"}\n',
+            "data row 1: messages.1.content spells",
+        ),
         ('{"prompt": "1", "completion": "%s"}\n' % ("long " * 50), "data row 1 has"),
         ("not json\n", "not valid JSON"),
     ],

@@ -37,6 +37,17 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert config.optimiser == Optimiser(learning_rate=1e-5, betas=(0.5, 1.0))
 
 
+def test_an_override_wins_by_any_of_its_names(tmp_path: Path) -> None:
+    """Catches `optimizer.lr=1e-4`, the help's own example, refused because the recipe says `learning_rate`."""
+    file = tmp_path / "a.yaml"
+    file.write_text("optimiser: {learning_rate: 1e-5}\ntask: {kind: x:Y, beta: 1, kl_weight: 2}\n")
+    config = load_config(Run, file, ["optimiser.lr=2", "task.beta=3"])
+    assert config.optimiser.learning_rate == 2.0
+    assert config.task == {"kind": "x:Y", "beta": 3, "kl_weight": 2}
+    file.write_text("optimiser: {lr: 1e-5}\n")
+    assert load_config(Run, file, ["optimiser.learning_rate=2"]).optimiser.learning_rate == 2.0
+
+
 def test_resolved_config_reads_back_the_same(tmp_path: Path) -> None:
     """Catches a saved config that is not the run's."""
     config = load_config(Run, None, ["task=sudoku4", "task.data=x.csv", "extra.lr=3"])

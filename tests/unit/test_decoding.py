@@ -236,7 +236,13 @@ def test_confidence_kind_changes_what_is_revealed_first() -> None:
         ("top_k", -1),
         ("top_p", 0.0),
         ("top_p", 1.5),
+        ("temperature", float("inf")),
         ("max_new_tokens", 0),
+        ("max_new_tokens", 1.5),
+        ("rule", "static"),
+        ("stop_strings", "ab"),
+        ("stop_strings", ""),
+        ("seed", 2**63),
         ("confidence", "margin"),
     ],
 )

@@ -204,7 +204,11 @@ def test_stale_keys_and_values_are_never_seen(poison: float) -> None:
         ([[1], []], SHORT, r"prompt 1 has shape \(0,\); give a non-empty list"),
         ([[1, 50]], SHORT, r"prompt 0 holds ids outside the model's vocabulary of 50"),
         ([[1] * 250], SHORT, r"prompt 0 of 250 tokens plus max_new_tokens=8.*260.*has 256"),
+        ([[1] * 256], SHORT, r"prompt 0 has 256 tokens, which leaves no room for an answer: the model has 256"),
         (["text"], SHORT, r"needs a tokenizer"),
+        ("text", SHORT, r"expected a list of prompts, got a single one"),
+        ([1, 2], SHORT, r"expected a list of prompts, got a single one"),
+        ([{"role": "user", "content": "text"}], SHORT, r"expected a list of prompts, got a single one"),
         ([[1]], Sampling(stop_strings=("x",)), r"stop_strings needs a tokenizer"),
         ([[1], [2]], [SHORT], r"2 prompts but 1 sampling settings"),
         ([[1], [2]], [], r"2 prompts but 0 sampling settings"),
@@ -217,3 +221,17 @@ def test_bad_requests_are_refused_before_any_work(prompts: Any, settings: Any, m
         engine.generate(prompts, settings)
     assert engine.stats.forwards == 0
     assert engine.generate([]) == []
+
+
+@pytest.mark.parametrize(("length", "room"), [(10, 246), (250, 6), (255, 1)])
+def test_answers_may_fill_the_model_when_no_length_is_given(length: int, room: int) -> None:
+    """Catches defaults that a model of few positions refuses, and records that do not say what the limit was."""
+    found = Engine(sharp_model()).generate([[1] * length], Sampling(rule=Static(4), ignore_eos=True))[0]
+    assert (found.stop_length, found.finish_reason, found.sampling["max_new_tokens"]) == (room, "length", room)
+
+
+def test_seeds_of_a_batch_wrap_at_64_bits() -> None:
+    """Catches a large seed, such as a derived one, that overflows at the second request."""
+    prompts = [[1, 2]] * 2
+    last = Engine(sharp_model()).generate(prompts, Sampling(seed=2**63 - 1, max_new_tokens=4))
+    assert [t.sampling["seed"] for t in last] == [2**63 - 1, -(2**63)]

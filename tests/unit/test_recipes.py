@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from revelm.core.config import load_config, read_yaml
+from revelm.core.config import dump_yaml, load_config, read_yaml
 from revelm.core.registry import build
 from revelm.core.types import Family
 from revelm.eval.config import EvalConfig, EvaluationSpec
 from revelm.trainers.config import RLConfig, SFTConfig
-from revelm.trainers.quickstart import QuickstartConfig, quickstart_config, rl_config, sft_config
+from revelm.trainers.quickstart import QuickstartConfig, quickstart_config, rl_config, run, sft_config
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "recipes").glob("**/*.y*ml"), *(ROOT / "src" / "revelm" / "recipes").glob("**/*.y*ml")])
@@ -87,3 +87,22 @@ def test_recipes_leave_the_model_to_the_user(recipe: Path) -> None:
     assert "path" not in (read_yaml(recipe).get("model") or {})
     with pytest.raises(ValueError, match="model"):
         load_config(schema_of(recipe), recipe, [])
+
+
+def test_a_quickstart_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
+    """Catches --resume with another seed, which would keep the old results under a config.yaml that denies them."""
+    config = quickstart_config("chain", 1)
+    dump_yaml(config, tmp_path / "config.yaml")
+    assert load_config(QuickstartConfig, tmp_path / "config.yaml", []) == config
+    with pytest.raises(ValueError, match="has other settings"):
+        run(task="chain", seed=2, out=str(tmp_path), resume=True)
+
+
+def test_quickstart_folders_are_taken_as_they_are_spelt() -> None:
+    """Catches a folder name that is read as YAML: everything behind " #" would be dropped."""
+    config, folder = quickstart_config("chain", 0), Path("my runs: #1")
+    for found in (
+        sft_config(config, folder / "model", folder / "x"),
+        rl_config(config, folder / "model", folder / "x"),
+    ):
+        assert (found.model.path, found.out) == (str(folder / "model"), str(folder / "x"))

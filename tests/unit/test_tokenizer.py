@@ -14,7 +14,6 @@ from revelm.data.chat_rows import read_chat_rows
 from revelm.data.tokenizer import (
     MIN_VOCAB_SIZE,
     build_tiny_tokenizer,
-    check_prompt,
     encode_chat,
     encode_demonstration,
     encode_text,
@@ -104,14 +103,6 @@ def test_bad_chats() -> None:
         encode_chat(TOKENIZER, bad)
 
 
-def test_prompt_checks() -> None:
-    """Catches prompts that cannot be answered."""
-    check_prompt([5, 6], 1, 3)
-    for ids, limit, message in [([], 9, "empty"), ([5, 1], 9, "token 1 is the mask"), ([5, 6], 2, "2 tokens")]:
-        with pytest.raises(ValueError, match=message):
-            check_prompt(ids, 1, limit)
-
-
 def test_pieces_join_to_the_text() -> None:
     """Catches a trace that shows broken characters, and tokens without a piece."""
     ids = [*encode_text(TOKENIZER, "a🤷漢=\ufffd"), 1]
@@ -199,6 +190,9 @@ def test_missing_and_empty_chat_files(tmp_path: Path) -> None:
     """Catches training on nothing."""
     with pytest.raises(FileNotFoundError, match="no such data file"):
         read_chat_rows(tmp_path / "none")
+    (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"a\.jsonl: not UTF-8 text \(byte 0\)"):
+        read_chat_rows(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="empty, at least one"):
         read_chat_rows(tmp_path / "a.jsonl")

@@ -50,9 +50,10 @@ def result_table(result: Mapping[str, Any]) -> "Table":
     """
     from rich.table import Table
 
-    table = Table("setting", "accuracy [95 % interval]", "problems", "tokens per forward", "tokens/s")
+    table = Table("setting", r"accuracy \[95 % interval]", "answers", "tokens per\nforward", "tokens/s")
     for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
     for name, numbers in result["settings"].items():
         table.add_row(name, *_cells(numbers))
         for group, part in numbers.get("groups", {}).items():

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
 from revelm.core.atomic import write_text_atomic
-from revelm.core.validation import dotted, rename_aliases, unknown_field, validate
+from revelm.core.validation import ALIASES, dotted, rename_aliases, unknown_field, validate
 
 
 def _as_spec(value: Any) -> Any:
@@ -67,8 +67,19 @@ def apply_overrides(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
                 raise ValueError(f"override {override!r}: {dotted(*keys[: depth + 1])} is {child!r}, it has no fields")
             node[key] = child
             node = child
+        _drop_synonyms(node, keys[-1])
         node[keys[-1]] = _parse(text, override)
     return result
+
+
+def _drop_synonyms(node: dict[str, Any], key: str) -> None:
+    """Forget what ``node`` says under another name for ``key``, so that an override by either name wins.
+
+    Not in components: one from outside the tree may have both names, for different things.
+    """
+    if "kind" not in node:
+        for other in [name for name in node if name != key and ALIASES.get(name, name) == ALIASES.get(key, key)]:
+            del node[other]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,11 @@ def read_chat_rows(path: str | Path) -> list[Demonstration]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such data file")
-    with file.open(encoding="utf-8") as lines:
-        rows = [_row(line, f"{file}, row {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    try:
+        with file.open(encoding="utf-8") as lines:
+            rows = [_row(line, f"{file}, row {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not rows:
         raise ValueError(f"{file}: empty, at least one demonstration is needed")
     return rows

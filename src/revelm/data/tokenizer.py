@@ -154,22 +154,6 @@ def token_pieces(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> tu
     return tuple(pieces)
 
 
-def check_prompt(ids: Sequence[int], mask_id: int, max_length: int | None) -> None:
-    """ValueError when a prompt holds the mask token, is empty, or leaves no room in ``max_length`` positions."""
-    if len(ids) == 0:
-        raise ValueError("prompt: empty, give at least one token")
-    if mask_id in ids:
-        where = list(ids).index(mask_id)
-        raise ValueError(
-            f"prompt: token {where} is the mask token (id {mask_id}), which stands for text to be generated; "
-            "remove it from the prompt"
-        )
-    if max_length is not None and len(ids) >= max_length:
-        raise ValueError(
-            f"prompt: {len(ids)} tokens, the model handles {max_length} with the answer; shorten the prompt"
-        )
-
-
 def _from_local(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer, PreTrainedConfig
 

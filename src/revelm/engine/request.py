@@ -9,13 +9,12 @@ from revelm.core.grid import padded_length
 from revelm.core.types import Family
 from revelm.decoding.sampling import Sampling
 
-
 DEFAULT_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """``index`` is the place in the caller's list; ``prompt_ids`` int32 [P]; ``sampling.max_new_tokens`` is a number."""
+    """``index`` is the place in the caller's list; ``prompt_ids`` int32 [P]; ``sampling`` says how many tokens."""
 
     index: int
     prompt_ids: np.ndarray

@@ -40,12 +40,23 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "float32", device
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, allowed: {', '.join(DTYPES)}")
+    place = _device(device)
     folder = checkpoint_path(path)
     config = read_model_config(folder)
     kind = _kind(config, folder)
     model = _empty_model(kind, config, _special_ids(config, folder))
     _fill(model, kind, _weight_files(folder), folder)
-    return model.to(device=device, dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype).eval()
+    return model.to(device=place, dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype).eval()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}, expected a name such as 'cpu', 'cuda' or 'cuda:1'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices here; use 'cpu'")
+    return device
 
 
 def new_model(

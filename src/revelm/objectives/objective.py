@@ -1,7 +1,7 @@
 """What an objective is: two pure halves, and for RL the assignment of credit in between."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class SupervisedObjective(Objective, Protocol):
     def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch: ...
 
 
+@runtime_checkable
 class RLObjective(Objective, Protocol):
     """Learns from scored trajectories."""
 

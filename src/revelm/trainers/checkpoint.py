@@ -16,7 +16,7 @@ import torch
 from revelm.core.atomic import atomic_directory, write_text_atomic
 from revelm.data.tokenizer import save_tokenizer
 from revelm.models.language_model import LanguageModel
-from revelm.models.load import LATEST, load_model, save_model
+from revelm.models.load import LATEST, save_model
 from revelm.trainers.optimizer import Optimizer
 
 PREFIX = "checkpoint-"
@@ -64,12 +64,6 @@ def restore(folder: Path, optimizer: Optimizer) -> dict[str, Any]:
         reason = str(error).strip().split("\n")[0][:120]
         remedy = f"remove {folder} to resume from the one before"
         raise ValueError(f"{trainer} is damaged ({type(error).__name__}: {reason}); {remedy}") from error
-
-
-def load_weights(folder: Path, *, dtype: str, device: str) -> LanguageModel:
-    """The model of a checkpoint, ready to be trained."""
-    model = load_model(folder, dtype=dtype, device=device)
-    return model.train()
 
 
 def _complete(run: Path) -> list[Path]:

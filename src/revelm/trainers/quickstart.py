@@ -66,6 +66,8 @@ def run(
     folder = Path(out or f"runs/quickstart-{task}-{seed}")
     if (folder / "config.yaml").exists() and not resume:
         raise ValueError(f"out: {folder} already holds a run; add --resume to go on, or give another --out")
+    if resume:
+        _check_unchanged(config, folder)
     _check(config)
     folder.mkdir(parents=True, exist_ok=True)
     dump_yaml(config, folder / "config.yaml")
@@ -82,6 +84,13 @@ def run(
     write_text_atomic(folder / LATEST, f"rl/{checkpoint_path(taught).name}\n")
     write_report(folder, _trace_pairs(folder, tuned))
     return folder
+
+
+def _check_unchanged(config: QuickstartConfig, folder: Path) -> None:
+    """ValueError when the run to go on with was begun with other settings: its stages would not fit together."""
+    file = folder / "config.yaml"
+    if file.is_file() and load_config(QuickstartConfig, file, []) != config:
+        raise ValueError(f"out: {file} has other settings; give the task, seed and options it has, or another --out")
 
 
 def quickstart_config(task: str, seed: int, *, overrides: tuple[str, ...] = ()) -> QuickstartConfig:
@@ -104,14 +113,23 @@ def _check(config: QuickstartConfig) -> None:
 
 def sft_config(config: QuickstartConfig, model: Path, out: Path) -> SFTConfig:
     """The SFT run of a quickstart."""
-    places = [f"model.path={model}", f"out={out}", f"train.seed={config.seed}", f"data.seed={config.seed}"]
+    places = [
+        f"model.path={json.dumps(str(model))}",
+        f"out={json.dumps(str(out))}",
+        f"train.seed={config.seed}",
+        f"data.seed={config.seed}",
+    ]
     values = merge(config.sft, {"task": config.task, "resume": True})
     return parse_config(SFTConfig, apply_overrides(values, places))
 
 
 def rl_config(config: QuickstartConfig, model: Path, out: Path) -> RLConfig:
     """The RL run of a quickstart."""
-    places = [f"model.path={checkpoint_path(model)}", f"out={out}", f"train.seed={config.seed}"]
+    places = [
+        f"model.path={json.dumps(str(checkpoint_path(model)))}",
+        f"out={json.dumps(str(out))}",
+        f"train.seed={config.seed}",
+    ]
     values = merge(config.rl, {"task": config.task, "resume": True})
     return parse_config(RLConfig, apply_overrides(values, places))
 

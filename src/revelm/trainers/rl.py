@@ -19,11 +19,12 @@ from revelm.data.stream import stream
 from revelm.engine.engine import Engine
 from revelm.eval.run import evaluate, select_problems
 from revelm.objectives.batch import Batch, Episode
+from revelm.objectives.objective import RLObjective
 from revelm.rollout.collect import Answer, collect
 from revelm.tasks.task import Task
 from revelm.trainers.config import RLConfig
 from revelm.trainers.run_log import RunLog, interruptible
-from revelm.trainers.session import Session, open_session, require_updates
+from revelm.trainers.session import Session, close_session, open_session
 from revelm.trainers.update import update, with_behaviour
 from revelm.trajectories.store import write_trajectories
 
@@ -31,8 +32,14 @@ from revelm.trajectories.store import write_trajectories
 def run(config: RLConfig) -> Path:
     """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
     objective = build("objectives", config.objective, field="objective")
+    if not isinstance(objective, RLObjective):
+        raise ValueError(
+            f"objective.kind: {config.objective['kind']!r} learns from texts; train with it by `revelm sft`"
+        )
     task = build("tasks", config.task, field="task")
     config.rollout.sampling()
+    if config.eval_every:
+        select_problems(task, config.eval)  # a file that cannot be used is an error now, not at the first evaluation
     problems = list(task.problems("train"))
     if not problems:
         raise ValueError(f"task {task.name!r} has no training problems")
@@ -55,10 +62,7 @@ def run(config: RLConfig) -> Path:
                 _evaluate(session, engine, task, config=config, log=log)
             if session.is_due(config.train.save_every):
                 session.save()
-    session.save()
-    if interrupt.is_requested:
-        raise KeyboardInterrupt(f"stopped after step {session.step}; resume with resume=true")
-    require_updates(session)
+    close_session(session, is_interrupted=interrupt.is_requested)
     return session.run
 
 

@@ -93,8 +93,11 @@ def check_block_size(spec: ModelSpec, model: LanguageModel) -> None:
         )
 
 
-def require_updates(session: Session) -> None:
-    """RunError when a run ends without having learnt anything."""
+def close_session(session: Session, *, is_interrupted: bool) -> None:
+    """Save; then KeyboardInterrupt after a polite stop, or RunError when the run ends having learnt nothing."""
+    session.save()
+    if is_interrupted:
+        raise KeyboardInterrupt(f"stopped after step {session.step}; resume with resume=true")
     if session.optimizer.updates == 0:
         raise RunError(
             f"{session.run}: the run ended with zero updates after {session.step} steps: no group of answers had "

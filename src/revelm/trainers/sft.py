@@ -18,15 +18,20 @@ from revelm.data.chat_rows import read_chat_rows
 from revelm.data.stream import stream
 from revelm.data.tokenizer import encode_demonstration
 from revelm.objectives.batch import Text
+from revelm.objectives.objective import RLObjective
+from revelm.tasks.task import DemonstrationTask
 from revelm.trainers.config import SFTConfig
 from revelm.trainers.run_log import RunLog, interruptible
-from revelm.trainers.session import Session, open_session, require_updates
+from revelm.trainers.session import Session, close_session, open_session
 from revelm.trainers.update import update
 
 
 def run(config: SFTConfig) -> Path:
     """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
     objective = build("objectives", config.objective, field="objective")
+    if isinstance(objective, RLObjective):
+        kind = config.objective["kind"]
+        raise ValueError(f"objective.kind: {kind!r} learns from scored answers; train with it by `revelm rl`")
     demonstrations = _demonstrations(config)
     session = open_session(
         config, model=config.model, train=config.train, optimizer=config.optimizer, updates_per_step=1
@@ -42,10 +47,7 @@ def run(config: SFTConfig) -> Path:
             log.show(session.step, f"loss {metrics['loss']:.3f}")
             if session.is_due(config.train.save_every):
                 session.save()
-    session.save()
-    if interrupt.is_requested:
-        raise KeyboardInterrupt(f"stopped after step {session.step}; resume with resume=true")
-    require_updates(session)
+    close_session(session, is_interrupted=interrupt.is_requested)
     return session.run
 
 
@@ -63,14 +65,19 @@ def _demonstrations(config: SFTConfig) -> list[Any]:
     if config.task is None:
         raise ValueError("data.path and task are both missing; give a file of chats, or a task with demonstrations")
     task = build("tasks", config.task, field="task")
+    if not isinstance(task, DemonstrationTask):
+        raise ValueError(f"task {task.name!r} has no demonstrations to learn from; give a file of chats in data.path")
     return list(task.demonstrations(config.data.num, config.data.seed))
 
 
 def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family) -> list[Text]:
-    """Demonstrations as token ids. ValueError for an empty data set or a sample that is too long, with its number."""
+    """Demonstrations as token ids. ValueError, with its number, for a sample that is refused or too long."""
     texts = []
     for i, demonstration in enumerate(demonstrations):
-        ids, prompt_length = encode_demonstration(tokenizer, demonstration.messages)
+        try:
+            ids, prompt_length = encode_demonstration(tokenizer, demonstration.messages)
+        except ValueError as error:
+            raise ValueError(f"data row {i + 1}: {error}") from error
         size = padded_length(len(ids), family.block_size or 1)
         if size > family.max_length:
             raise ValueError(
