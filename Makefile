@@ -47,7 +47,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 quickstart: setup
-	$(BIN)/revelm quickstart --out runs/quickstart $(ARGS)
+	$(BIN)/revelm quickstart --out runs/quickstart --resume $(ARGS)
 
 test: setup
 	$(PYTEST) -n 2 -m 'not slow and not gpu' $(ARGS)

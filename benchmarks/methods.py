@@ -80,7 +80,7 @@ def show(found: Mapping[str, Mapping[str, Any]]) -> None:
         shown = ["" if None in values else _cell([float(v) for v in values if v is not None]) for values in training]
         by_seed = " ".join(f"{g:+.2f}" for g in gains)
         table.add_row(name, cells[0], _cell(gains), cells[1], tpf, *shown, by_seed)
-    Console(width=130).print(table)
+    Console(width=170).print(table)
 
 
 def _cell(values: list[float]) -> str:

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from revelm.cli.evaluate import result_table
 from revelm.cli.main import build_parser, main
-from revelm.cli.model_folder import model_folder
 from revelm.cli.train import overrides
 from revelm.data.tokenizer import build_tiny_tokenizer, save_tokenizer
 from revelm.trajectories.record import Trajectory
@@ -147,16 +146,6 @@ def test_trace_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "shown as ids" not in (tmp_path / "a.html").read_text()
     capsys.readouterr()
     assert "holds 2 trajectories, allowed 0..1" in error_of(capsys, "trace", "view", str(file), "--index", "2")
-
-
-def test_model_folder(tmp_path: Path) -> None:
-    """Catches a run directory that is not accepted as a model."""
-    assert model_folder(str(tmp_path)) == str(tmp_path)
-    (tmp_path / "LATEST").write_text("checkpoint-3\n")
-    with pytest.raises(ValueError, match="names 'checkpoint-3', which does not exist"):
-        model_folder(str(tmp_path))
-    (tmp_path / "checkpoint-3").mkdir()
-    assert model_folder(str(tmp_path)) == str(tmp_path / "checkpoint-3")
 
 
 def test_result_table_shows_intervals_and_groups() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,20 +27,38 @@ def call(words: argparse.Namespace) -> None:
     """Evaluate and print a table."""
     from rich.console import Console
 
-    from revelm.cli.model_folder import model_folder
     from revelm.core.config import load_config
     from revelm.eval.config import EvalConfig
 
-    model = None if words.model is None else model_folder(words.model)
     options = [
         f"{name}={json.dumps(value, ensure_ascii=False)}"
-        for name, value in (("model", model), ("out", words.out))
+        for name, value in (("model", words.model), ("out", words.out))
         if value is not None
     ]
-    config = load_config(EvalConfig, words.recipe, [*words.overrides, *options])
+    known = {} if words.model is None else training_task(Path(words.model))
+    config = load_config(
+        EvalConfig, words.recipe, [*words.overrides, *options], defaults={"task": known} if known else {}
+    )
+    if known.get("kind") == config.task["kind"]:
+        config = config.model_copy(update={"task": {**known, **config.task}})
     from revelm.eval.run import evaluate_config
 
     Console().print(result_table(evaluate_config(config)))
+
+
+def training_task(model: Path) -> dict[str, Any]:
+    """The task that the run of ``model`` (a run directory or a checkpoint in one) trained on; empty if there is none.
+
+    An evaluation on the same kind of task starts from its fields, so that problems, and which of them were seen in
+    training, are those of the run.
+    """
+    from revelm.core.config import read_yaml
+
+    for folder in (model, model.resolve().parent):
+        if (folder / "config.yaml").is_file():
+            task = read_yaml(folder / "config.yaml").get("task")
+            return dict(task) if isinstance(task, Mapping) else {}
+    return {}
 
 
 def result_table(result: Mapping[str, Any]) -> "Table":

@@ -34,14 +34,13 @@ def add_to(verbs: Any) -> None:
 
 def call(words: argparse.Namespace) -> None:
     """Print the answer; the numbers about it go to stderr."""
-    from revelm.cli.model_folder import model_folder
     from revelm.data.tokenizer import load_tokenizer
     from revelm.engine.generate import generate
-    from revelm.models.load import load_model
+    from revelm.models.load import checkpoint_path, load_model
 
     sampling = _sampling(words)
     text = sys.stdin.read().removesuffix("\n") if words.prompt == "-" else words.prompt
-    folder = model_folder(words.model)
+    folder = checkpoint_path(words.model)
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     prompt = text if words.raw else [{"role": "user", "content": text}]
     trajectory = generate(model, [prompt], sampling=sampling, tokenizer=tokenizer)[0]

@@ -60,11 +60,11 @@ def entry_of(trajectory: "Trajectory", tokenizer: Any | None, label: str) -> "Tr
 
 def _tokenizer(model: str | None, source: Path) -> Any | None:
     """The tokenizer of ``model``, else of the newest checkpoint of the run that ``source`` belongs to, else None."""
-    from revelm.cli.model_folder import model_folder
     from revelm.data.tokenizer import load_tokenizer
+    from revelm.models.load import checkpoint_path
 
     if model is not None:
-        return load_tokenizer(model_folder(model))
+        return load_tokenizer(checkpoint_path(model))
     run = source.resolve().parent.parent
-    folder = Path(model_folder(str(run)))
+    folder = checkpoint_path(run)
     return load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None

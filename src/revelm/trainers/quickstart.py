@@ -34,18 +34,13 @@ from revelm.viz.report import write_report
 RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_TASK = "chain"
 NUM_TRACES = 3
-SMOKE = (
-    "sft.train.steps=40",
-    "sft.batch_size=16",
-    "rl.train.steps=2",
-    "rl.rollout.problems_per_step=8",
-    "rl.rollout.group_size=4",
-    "eval.num_problems=8",
-)
 
 
 class QuickstartConfig(Schema):
-    """The resolved recipe: ``model`` in the words of config.json; ``sft`` and ``rl`` as in their own recipes."""
+    """The resolved recipe: ``model`` in the words of config.json; ``sft`` and ``rl`` as in their own recipes.
+
+    ``smoke``: the overrides that ``--smoke`` stands for.
+    """
 
     task: Spec
     seed: int = 0
@@ -55,13 +50,14 @@ class QuickstartConfig(Schema):
     sft: dict[str, Any]
     rl: dict[str, Any]
     eval: EvaluationSpec
+    smoke: tuple[str, ...] = ()
 
 
 def run(
     *, task: str = DEFAULT_TASK, seed: int = 0, out: str | None = None, resume: bool = False, smoke: bool = False
 ) -> Path:
     """Run the recipe ``quickstart-<task>``; returns the run directory with summary.json and report.html."""
-    config = quickstart_config(task, seed, overrides=SMOKE if smoke else ())
+    config = quickstart_config(task, seed, smoke=smoke)
     torch.set_num_threads(1)
     folder = Path(out or f"runs/quickstart-{task}-{seed}")
     if (folder / "config.yaml").exists() and not resume:
@@ -93,13 +89,15 @@ def _check_unchanged(config: QuickstartConfig, folder: Path) -> None:
         raise ValueError(f"out: {file} has other settings; give the task, seed and options it has, or another --out")
 
 
-def quickstart_config(task: str, seed: int, *, overrides: tuple[str, ...] = ()) -> QuickstartConfig:
-    """The packaged recipe for ``task`` with ``seed`` in every place that takes one."""
+def quickstart_config(task: str, seed: int, *, smoke: bool = False) -> QuickstartConfig:
+    """The packaged recipe for ``task`` with ``seed`` in every place that takes one; cut short for ``smoke``."""
     file = RECIPES / f"quickstart-{task}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("quickstart-") for p in RECIPES.glob("quickstart-*.yaml")))
         raise ValueError(f"task: there is no quickstart for {task!r}; known: {known}")
-    return load_config(QuickstartConfig, file, [f"seed={seed}", f"task.seed={seed}", *overrides])
+    places = [f"seed={seed}", f"task.seed={seed}"]
+    config = load_config(QuickstartConfig, file, places)
+    return load_config(QuickstartConfig, file, [*places, *config.smoke]) if smoke else config
 
 
 def _check(config: QuickstartConfig) -> None:

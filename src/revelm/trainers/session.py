@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from revelm.core.config import dump_yaml
+from revelm.core.atomic import write_json_atomic
+from revelm.core.config import dump_yaml, read_yaml
 from revelm.core.errors import RunError
 from revelm.data.tokenizer import load_tokenizer
 from revelm.models.language_model import LanguageModel
@@ -21,6 +22,8 @@ from revelm.trainers.checkpoint import (
 )
 from revelm.trainers.config import ModelSpec, OptimizerSpec, TrainSpec
 from revelm.trainers.optimizer import Optimizer
+from revelm.trainers.run_log import read_rows
+from revelm.viz.report import write_report
 
 
 @dataclass
@@ -69,6 +72,8 @@ def open_session(
     latest = latest_checkpoint(run)
     if latest is not None and not settings["resume"]:
         raise ValueError(f"out: {run} already holds {latest.name}; add resume=true to go on, or give another folder")
+    if latest is not None:
+        check_same_run(config, run / "config.yaml")
     source = checkpoint_path(model.path) if latest is None else latest
     weights = load_model(source, dtype=model.dtype, device=model.device).train()
     tokenizer = load_tokenizer(source)
@@ -84,6 +89,20 @@ def open_session(
     return session
 
 
+def check_same_run(config: BaseModel, saved: Path) -> None:
+    """ValueError when what a resumed run is told would change what it learns (its length and reporting may change)."""
+    if not saved.is_file():
+        return
+    before, now = read_yaml(saved), config.model_dump(mode="json")
+    for name in ("task", "data", "batch_size", "objective", "optimizer", "rollout", "updates_per_step", "rewards"):
+        if name in now and before.get(name) != now[name]:
+            raise ValueError(
+                f"resume: {name} is {now[name]}, but {saved} says {before.get(name)}; keep it, or change out"
+            )
+    if before["train"]["seed"] != now["train"]["seed"]:
+        raise ValueError(f"resume: train.seed is {now['train']['seed']}, but {saved} says {before['train']['seed']}")
+
+
 def check_block_size(spec: ModelSpec, model: LanguageModel) -> None:
     """ValueError when a recipe expects another block size than the checkpoint was trained with."""
     if spec.block_size is not None and spec.block_size != model.family.block_size:
@@ -94,12 +113,21 @@ def check_block_size(spec: ModelSpec, model: LanguageModel) -> None:
 
 
 def close_session(session: Session, *, is_interrupted: bool) -> None:
-    """Save; then KeyboardInterrupt after a polite stop, or RunError when the run ends having learnt nothing."""
+    """Save and report; then KeyboardInterrupt after a polite stop, or RunError when nothing was learnt."""
     session.save()
+    rows = read_rows(session.run)
+    seconds: dict[str, float] = {}
+    for row in rows:
+        seconds[row["phase"]] = seconds.get(row["phase"], 0.0) + row.get("seconds", 0.0)
+    totals = {phase: round(value, 2) for phase, value in seconds.items() if value}
+    summary = {"steps": session.step, "updates": session.optimizer.updates, "seconds": totals}
+    write_json_atomic(session.run / "summary.json", summary | {"last": rows[-1] if rows else {}})
+    write_report(session.run)
     if is_interrupted:
         raise KeyboardInterrupt(f"stopped after step {session.step}; resume with resume=true")
     if session.optimizer.updates == 0:
         raise RunError(
-            f"{session.run}: the run ended with zero updates after {session.step} steps: no group of answers had "
-            "different scores; try more answers per problem (rollout.group_size), easier problems or a better model"
+            f"{session.run}: the run ended with zero updates after {session.step} steps: no answers carried a signal "
+            "(all groups scored alike, or none scored enough); try more answers per problem (rollout.group_size), "
+            "easier problems or a better model"
         )
