@@ -15,7 +15,7 @@ checkpoint = checkpoint_path(sys.argv[1])  # a run directory, or any checkpoint 
 model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
 engine = Engine(model, tokenizer, num_slots=8)
 
-question = "7+3=?\n?-4=?\n?+2=?\n?-1=?"
+question = "7+2=?\n?-1=?\n?+2=?\n?-1=?"
 prompts = [[{"role": "user", "content": question}]] * 4
 sampling = Sampling(temperature=1.0, rule=Dynamic(threshold=0.9), max_new_tokens=48, seed=0)
 
