@@ -1,8 +1,9 @@
 """RL methods side by side at equal rollouts and updates, over several seeds, from one SFT start per seed.
 
 TraceRL; random-masking RL; SFT on the correct rollouts only (rejection sampling); TraceRL with rewards shuffled within
-each group (a control that should teach nothing). Each run's result is kept under ``--out``, so a stopped benchmark
-resumes. The recipe is the quickstart's.
+each group (a control that should teach nothing); and two probes, TraceRL on the first block of every response only and
+on all other blocks only, which tell where the task's decisions are. Each run's result is kept under ``--out``, so a
+stopped benchmark resumes. The recipe is the quickstart's.
 """
 
 import json
@@ -25,6 +26,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "TraceRL": {"objective": {"kind": "trace_rl"}},
     "random masking": {"objective": {"kind": "random_mask_rl", "num_masks": 2}},
     "rejection SFT": {"objective": {"kind": "rejection_sft", "low": 0.3, "num_masks": 2}},
+    "TraceRL, first block only": {"objective": {"kind": "benchmarks.first_block:FirstBlockOnly"}},
+    "TraceRL, all but first": {"objective": {"kind": "benchmarks.first_block:FirstBlockOnly", "is_inverted": True}},
     "TraceRL, shuffled rewards": {"objective": {"kind": "trace_rl"}, "rewards": "shuffled"},
 }
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantiles of Student's t by number of seeds
