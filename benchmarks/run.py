@@ -1,6 +1,6 @@
 """``python -m benchmarks.run [engine] [methods]``: everything this project claims about speed and learning, printed.
 
-``engine`` takes about three minutes; ``methods`` trains 3 seeds x 4 methods, about half an hour on two cores.
+``engine`` takes a few minutes; ``methods`` trains 3 seeds x 6 methods, about a quarter of an hour on two cores.
 """
 
 import argparse

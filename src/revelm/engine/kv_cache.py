@@ -56,11 +56,6 @@ class KVCache:
         keys, values = self.store[layer, 0], self.store[layer, 1]
         keys.flatten(0, 1).index_copy_(0, self._places, key[0])
         values.flatten(0, 1).index_copy_(0, self._places, value[0])
-        if len(self._segments) == 1:
-            segment = self._segments[0]
-            mixed = _attend(query[0][segment.rows], keys, values, segment)
-            out = torch.empty_like(query[0])
-            return out.index_copy_(0, segment.rows.flatten(), mixed.flatten(0, 1))[None]
         out = torch.empty_like(query[0])
         for segment in self._segments:
             mixed = _attend(query[0][segment.rows], keys, values, segment)

@@ -1,12 +1,12 @@
 """What an objective is: two pure halves, and for RL the assignment of credit in between."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from revelm.core.types import Family
-from revelm.objectives.batch import Batch, Episode, Loss, Scored, Text
+from revelm.objectives.batch import Batch, Episode, Loss, Scored
 
 Need = Literal["behaviour", "reference", "value"]
 
@@ -27,13 +27,6 @@ class Objective(Protocol):
     def judge(self, scored: Scored, batch: Batch) -> Loss: ...
 
 
-class SupervisedObjective(Objective, Protocol):
-    """Learns from texts."""
-
-    def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch: ...
-
-
-@runtime_checkable
 class RLObjective(Objective, Protocol):
     """Learns from scored trajectories."""
 

@@ -55,7 +55,7 @@ def run(config: RLConfig) -> Path:
             metrics = _step(session, engine, ask=(task, problems), objective=objective, config=config)
             session.step += 1
             if not metrics["num_trained"]:
-                log.say(f"step {session.step}: no group had answers of different score; no update")
+                log.say(f"step {session.step}: no answers carried a signal (all groups scored alike); no update")
             log.write(session.step, metrics)
             log.show(session.step, f"reward {metrics['reward']:.3f}")
             if session.is_due(config.eval_every):

@@ -14,7 +14,6 @@ import numpy as np
 SCHEMA_VERSION = 1
 NEVER = -1
 FinishReason = Literal["stop", "stop_string", "length"]
-TOKEN_FIELDS = ("completion_ids", "step", "forward", "logprob", "logprob_t1", "confidence")
 
 
 @dataclass(frozen=True)
