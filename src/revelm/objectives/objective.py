@@ -1,7 +1,7 @@
 """What an objective is: two pure halves, and for RL the assignment of credit in between."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Objective(Protocol):
     def judge(self, scored: Scored, batch: Batch) -> Loss: ...
 
 
+@runtime_checkable
 class RLObjective(Objective, Protocol):
     """Learns from scored trajectories."""
 
