@@ -14,7 +14,7 @@ from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.policy import PolicyObjective, token_weights
 from revelm.objectives.rows import collate
-from revelm.objectives.trace_rl import episode_row
+from revelm.objectives.trace_rl import episode_rows
 from revelm.trajectories.replay import Copies, copies
 
 
@@ -39,7 +39,7 @@ class FirstBlockOnly(PolicyObjective):
             keep = (seen.block != first) if self.is_inverted else (seen.block == first)
             part = _select(seen, keep)
             if part.target.any():
-                rows.append(episode_row(sample, part, family, token_weights(part.target, self.normalisation)))
+                rows.extend(episode_rows(sample, part, family, token_weights(part.target, self.normalisation)))
         return collate(rows, family)
 
 

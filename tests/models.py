@@ -1,6 +1,7 @@
 """Tiny real models for tests, requests that exercise everything the engine does, and how two records are compared."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +49,16 @@ def sharp_model(block_size: int = 4, *, seed: int = 0, vocab_size: int = VOCAB) 
     """A float64 model with distributions that are far from flat. Shared: do not change it."""
     config = tiny_config(block_size=block_size, vocab_size=vocab_size)
     return sharpened(new_model(config, seed=seed).double())
+
+
+@lru_cache(maxsize=8)
+def declared_model(attention: str, *, is_shifted: bool = False, block_size: int = 4) -> LanguageModel:
+    """A sharp float64 model declared to be of another kind. Shared: do not change it."""
+    model = sharpened(new_model(tiny_config(block_size=block_size), seed=0).double())
+    kind: dict[str, Any] = {"attention": attention, "is_shifted": is_shifted, "name": f"tiny-{attention}"}
+    size = block_size if attention == "block" else None
+    model.family = replace(model.family, **kind, block_size=size)
+    return model
 
 
 def prompt_of(length: int, seed: int) -> list[int]:

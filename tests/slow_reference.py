@@ -52,6 +52,23 @@ def trace_views(trajectory: Trajectory, shrinkage: int) -> list[View]:
     return views
 
 
+def canvas_views(trajectory: Trajectory, shrinkage: int) -> list[View]:
+    """The same for full attention: one view of the whole canvas per window and round."""
+    ids = [*trajectory.prompt_ids.tolist(), *trajectory.completion_ids.tolist()]
+    start, size, step = len(trajectory.prompt_ids), trajectory.block_size, trajectory.step.tolist()
+    views = []
+    for first in range(0, len(step), size):
+        window = range(first, min(first + size, len(step)))
+        steps = sorted({step[i] for i in window} - {NEVER})
+        for begin in range(0, len(steps), shrinkage):
+            mine = steps[begin : begin + shrinkage]
+            shown = {i for i in range(window.stop) if step[i] != NEVER and (i < first or step[i] < mine[0])}
+            targets = {start + i: ids[start + i] for i in window if step[i] in mine and i < trajectory.stop_length}
+            if targets:
+                views.append(View(ids, [start + i for i in range(len(step)) if i not in shown], targets))
+    return views
+
+
 @dataclass
 class Total:
     """A loss as sum and count, and the log-probability of every target in the order of the views."""

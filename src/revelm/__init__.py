@@ -4,13 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from revelm.data.tokenizer import load_tokenizer
     from revelm.decoding.dynamic import Dynamic
     from revelm.decoding.sampling import Sampling
     from revelm.decoding.static import Static
     from revelm.engine.engine import Engine
     from revelm.engine.generate import generate
-    from revelm.models.load import load_model
+    from revelm.models.load import load_model, load_tokenizer
     from revelm.trajectories.record import Trajectory
 
 __all__ = ["Dynamic", "Engine", "Sampling", "Static", "Trajectory", "generate", "load_model", "load_tokenizer"]
@@ -24,7 +23,7 @@ _HOMES = {
     "Trajectory": "revelm.trajectories.record",
     "generate": "revelm.engine.generate",
     "load_model": "revelm.models.load",
-    "load_tokenizer": "revelm.data.tokenizer",
+    "load_tokenizer": "revelm.models.load",
 }
 
 

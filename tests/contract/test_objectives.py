@@ -1,4 +1,7 @@
-"""What every objective promises. An objective in the registry is enrolled; nothing here names one."""
+"""What every objective promises, on every attention kind it is for.
+
+An objective in the registry is enrolled; nothing here names one.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +20,14 @@ from revelm.engine.engine import Engine
 from revelm.masks.visibility import PADDING
 from revelm.objectives.batch import Batch, Episode, Loss, Scored, Text, add_metrics
 from revelm.objectives.block_sft import BlockSFT
+from revelm.objectives.masked_sft import MaskedSFT
 from revelm.objectives.score import score
+from tests.full_attention import full_model
 from tests.models import mixed_requests, sharp_model
 
-SEED = 5
+# With these seeds every sample hides something; one that does not is left out of a batch, but drawn again if alone.
+SEEDS = {"block": 5, "full": 0}
+MODELS = {"block": sharp_model, "full": full_model}
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,8 @@ class Averaging(Unweighted):
 class Watched:
     """The model, keeping the features it made, so that a test can ask where gradient arrived."""
 
-    def __init__(self) -> None:
-        self.model = sharp_model()
+    def __init__(self, attention: str) -> None:
+        self.model = MODELS[attention]()
         self.family, self.head = self.model.family, self.model.head
 
     def body(self, tokens: Tensor, positions: Tensor, pattern: Any) -> Tensor:
@@ -61,14 +68,16 @@ class Watched:
         return self.features
 
 
-@lru_cache(maxsize=1)
-def episodes() -> tuple[Episode, ...]:
-    """Real rollouts in groups of four, half of them right."""
+@lru_cache(maxsize=2)
+def episodes(attention: str) -> tuple[Episode, ...]:
+    """Real rollouts in groups of four, half of them right; under full attention as a whole or in windows."""
     prompts, settings = mixed_requests(Dynamic(0.2), (3, 4, 6))
     groups = range(0, 12, 4)
     prompts = [prompts[g] for g in groups for _ in range(4)]
     settings = [replace(s, max_new_tokens=18, stop_ids=tuple(range(5))) for s in settings]
-    records = Engine(sharp_model()).generate(prompts, settings)
+    if attention == "full":
+        settings = [replace(s, block_size=(None, 5)[i % 2]) for i, s in enumerate(settings)]
+    records = Engine(MODELS[attention]()).generate(prompts, settings)
     return tuple(Episode(t, float(i % 4 in (1, 2)), i // 4, key=i) for i, t in enumerate(records))
 
 
@@ -76,27 +85,31 @@ def is_rl(objective: Any) -> bool:
     return "credit" in dir(type(objective))
 
 
-def samples_for(objective: Any) -> list[Any]:
+def supports(objective: Any, attention: str) -> bool:
+    """Supervised objectives are for one attention kind, and refuse the other one."""
+    return not isinstance(objective, MaskedSFT) or objective.attention == attention
+
+
+def samples_for(objective: Any, attention: str) -> list[Any]:
     """What the objective learns from: texts, or episodes with credit."""
     if is_rl(objective):
         return objective.credit(
-            [replace(e, trajectory=replace(e.trajectory, finish_reason="stop")) for e in episodes()]
+            [replace(e, trajectory=replace(e.trajectory, finish_reason="stop")) for e in episodes(attention)]
         )
     rng = np.random.default_rng(0)
     return [Text(rng.integers(0, 46, n), n // 3, key=n) for n in (9, 14, 16, 23, 30, 31)]
 
 
-def scored_for(objective: Any, batch: Batch, model: Any = None) -> Scored:
+def scored_for(objective: Any, batch: Batch, model: Any) -> Scored:
     """The model's numbers, with the behaviour policy where it is needed: here the policy itself."""
-    scored = score(model or sharp_model(), batch)
+    scored = score(model, batch)
     needs_behaviour = "behaviour" in objective.needs
     return replace(scored, behaviour=scored.logprob.detach()) if needs_behaviour else scored
 
 
-def loss_and_gradients(objective: Any, batches: Sequence[Batch]) -> tuple[float, float, list[Tensor]]:
+def loss_and_gradients(objective: Any, batches: Sequence[Batch], model: Any) -> tuple[float, float, list[Tensor]]:
     """Sum, count and gradients of the sum over ``batches``."""
-    model = sharp_model()
-    losses = [objective.judge(scored_for(objective, batch), batch) for batch in batches]
+    losses = [objective.judge(scored_for(objective, batch, model), batch) for batch in batches]
     total = torch.stack([loss.sum for loss in losses]).sum()
     return (
         float(total.detach()),
@@ -105,9 +118,9 @@ def loss_and_gradients(objective: Any, batches: Sequence[Batch]) -> tuple[float,
     )
 
 
-def assert_equal_losses(objective: Any, one: Sequence[Batch], other: Sequence[Batch]) -> None:
+def assert_equal_losses(objective: Any, one: Sequence[Batch], other: Sequence[Batch], model: Any) -> None:
     """Sum, count and every gradient agree; the gradient is not zero."""
-    first, second = loss_and_gradients(objective, one), loss_and_gradients(objective, other)
+    first, second = loss_and_gradients(objective, one, model), loss_and_gradients(objective, other, model)
     assert first[0] == pytest.approx(second[0], rel=1e-10, abs=1e-9)
     assert first[1] == pytest.approx(second[1], rel=1e-12)
     largest = max(float(g.abs().max()) for g in first[2])
@@ -124,11 +137,12 @@ def packed(batch: Batch) -> Batch:
     return replace(batch, **grids, sequence=sequence.reshape(1, -1), counts=batch.counts.sum()[None])
 
 
-def check_gradient_arrives_only_at_scored_positions(objective: Any) -> None:
+def check_gradient_arrives_only_at_scored_positions(objective: Any, attention: str) -> None:
     """The head's inputs at unscored positions get no gradient; at scored ones some do."""
-    batch, model = objective.prepare(samples_for(objective), sharp_model().family, SEED), Watched()
+    model = Watched(attention)
+    batch = objective.prepare(samples_for(objective, attention), model.family, SEEDS[attention])
     objective.judge(scored_for(objective, batch, model), batch).sum.backward()
-    sharp_model().zero_grad(set_to_none=True)
+    model.model.zero_grad(set_to_none=True)
     assert model.features.grad is not None
     size = model.features.grad.abs().sum(-1).flatten()
     scored = torch.zeros(len(size), dtype=torch.bool)
@@ -136,37 +150,39 @@ def check_gradient_arrives_only_at_scored_positions(objective: Any) -> None:
     assert (size[~scored] == 0).all()
     assert (size[scored] > 0).double().mean() > 0.5
     shown = batch.tokens.flatten()[batch.scored]
-    assert (shown == sharp_model().family.mask_id).all()
-    assert (batch.targets != sharp_model().family.mask_id).all()
+    assert (shown == model.family.mask_id).all()
+    assert (batch.targets != model.family.mask_id).all()
 
 
-def check_any_split_padding_or_packing_is_the_same(objective: Any) -> None:
+def check_any_split_padding_or_packing_is_the_same(objective: Any, attention: str) -> None:
     """Micro-batches, rows alone, and all rows packed into one give the same sum, count and gradient."""
-    samples, family = samples_for(objective), sharp_model().family
-    whole = objective.prepare(samples, family, SEED)
+    samples, model = samples_for(objective, attention), MODELS[attention]()
+    whole = objective.prepare(samples, model.family, SEEDS[attention])
     assert len(whole.lengths.unique()) > 1
     for size in (1, 150, 10_000):
-        assert_equal_losses(objective, [whole], whole.split(size))
-    assert_equal_losses(objective, [whole], [objective.prepare([s], family, SEED) for s in samples])
-    assert_equal_losses(objective, [whole], [packed(whole)])
+        assert_equal_losses(objective, [whole], whole.split(size), model)
+    alone = [objective.prepare([s], model.family, SEEDS[attention]) for s in samples]
+    assert_equal_losses(objective, [whole], alone, model)
+    assert_equal_losses(objective, [whole], [packed(whole)], model)
 
 
-def check_ratio_is_one_on_policy(objective: Any) -> None:
+def check_ratio_is_one_on_policy(objective: Any, attention: str) -> None:
     """Before any update the policy is the behaviour policy: ratio 1, no KL, nothing clipped."""
     if not is_rl(objective):
         return
-    batch = objective.prepare(samples_for(objective), sharp_model().family, SEED)
+    model = MODELS[attention]()
+    batch = objective.prepare(samples_for(objective, attention), model.family, SEEDS[attention])
     with torch.no_grad():
-        metrics = add_metrics([objective.judge(scored_for(objective, batch), batch).metrics])
+        metrics = add_metrics([objective.judge(scored_for(objective, batch, model), batch).metrics])
     if "ratio" in metrics:
         assert metrics["ratio"] == pytest.approx(1.0, abs=1e-10)
         assert metrics["kl"] == pytest.approx(0.0, abs=1e-10)
         assert metrics["clip_fraction"] == 0.0
 
 
-def check_is_finite_at_extremes(objective: Any) -> None:
+def check_is_finite_at_extremes(objective: Any, attention: str) -> None:
     """Certain and impossible tokens, now and at behaviour time, give finite losses, gradients and metrics."""
-    batch = objective.prepare(samples_for(objective), sharp_model().family, SEED)
+    batch = objective.prepare(samples_for(objective, attention), MODELS[attention]().family, SEEDS[attention])
     num = len(batch.targets)
     for now, before in ((0.0, -1e4), (-1e4, 0.0), (-1e4, -1e4), (-80.0, -0.0)):
         logprob = torch.full((num,), now, requires_grad=True)
@@ -179,14 +195,15 @@ def check_is_finite_at_extremes(objective: Any) -> None:
         assert all(np.isfinite(value) and count > 0 for value, count in loss.metrics.values())
 
 
-def check_noise_belongs_to_the_sample(objective: Any) -> None:
+def check_noise_belongs_to_the_sample(objective: Any, attention: str) -> None:
     """Prepared again, or in another order, a sample is shown the same way: a resumed run is the same run."""
-    samples, family = samples_for(objective), sharp_model().family
-    one, again = (objective.prepare(samples, family, SEED) for _ in range(2))
-    back = objective.prepare(samples[::-1], family, SEED)
-    for name in ("tokens", "positions", "stream", "block", "sequence"):
-        assert torch.equal(vars(one)[name], vars(again)[name])
-        assert torch.equal(vars(one)[name], vars(back)[name].flip(0))
+    samples, family = samples_for(objective, attention), MODELS[attention]().family
+    one, again = (objective.prepare(samples, family, SEEDS[attention]) for _ in range(2))
+    back = objective.prepare(samples[::-1], family, SEEDS[attention])
+    names = ("tokens", "positions", "stream", "block", "sequence")
+    rows, same, other = (torch.cat([vars(b)[n] for n in names], dim=1).tolist() for b in (one, again, back))
+    assert rows == same
+    assert sorted(rows) == sorted(other)
     assert one.count > 0
     assert (one.counts >= 0).all()
 
@@ -200,12 +217,26 @@ CHECKS = (
 )
 
 
+def test_every_attention_kind_has_objectives_of_both_loops() -> None:
+    """Catches a suite that enrols nothing for one of the attention kinds."""
+    for attention in MODELS:
+        found = [registry.build("objectives", name) for name in registry.names("objectives")]
+        assert {is_rl(o) for o in found if supports(o, attention)} == {False, True}
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("attention", MODELS)
 @pytest.mark.parametrize("name", registry.names("objectives"))
-def test_registered_objectives_keep_their_promises(name: str, check: Any) -> None:
+def test_registered_objectives_keep_their_promises(name: str, attention: str, check: Any) -> None:
     """Catches losses that depend on how a batch is cut, padded or packed, gradient where nothing was asked, a ratio
     that is not 1 on-policy, and numbers that overflow."""
-    check(registry.build("objectives", name))
+    objective = registry.build("objectives", name)
+    if supports(objective, attention):
+        check(objective, attention)
+    else:
+        samples = samples_for(objective, attention)
+        with pytest.raises(ValueError, match=f"{name!r} is for models with .* attention; use "):
+            objective.prepare(samples, MODELS[attention]().family, SEEDS[attention])
 
 
 def test_a_new_objective_is_enrolled_by_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +244,7 @@ def test_a_new_objective_is_enrolled_by_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(registry.OBJECTIVES, "new", f"{__name__}:Unweighted")
     assert "new" in registry.names("objectives")
     for check in CHECKS:
-        check(registry.build("objectives", {"kind": "new", "rate": 0.6}))
-        check(registry.build("objectives", {"kind": f"{__name__}:Unweighted"}))
+        check(registry.build("objectives", {"kind": "new", "rate": 0.6}), "block")
+        check(registry.build("objectives", {"kind": f"{__name__}:Unweighted"}), "block")
     with pytest.raises(AssertionError):
-        check_any_split_padding_or_packing_is_the_same(Averaging())
+        check_any_split_padding_or_packing_is_the_same(Averaging(), "block")

@@ -17,7 +17,7 @@ from revelm.objectives.batch import Episode
 from revelm.objectives.policy import token_weights
 from revelm.objectives.rows import collate
 from revelm.objectives.score import score
-from revelm.objectives.trace_rl import episode_row
+from revelm.objectives.trace_rl import episode_rows
 from revelm.trajectories.record import NEVER, Trajectory
 from revelm.trajectories.replay import copies
 from tests.models import assert_same, mixed_requests, sharp_model
@@ -81,7 +81,7 @@ def check_replay_reproduces_every_log_probability(rule: Rule) -> None:
     model, rows = sharp_model(), []
     for i, record in enumerate(decoded(rule)[2]):
         seen = copies(record, beyond_stop=True)
-        rows.append(episode_row(Episode(record, 1.0, 0, i), seen, model.family, token_weights(seen.target, "token")))
+        rows.extend(episode_rows(Episode(record, 1.0, 0, i), seen, model.family, token_weights(seen.target, "token")))
     batch = collate(rows, model.family)
     with torch.no_grad():
         assert (score(model, batch).logprob - batch.columns["behaviour"]).abs().max() < 1e-10

@@ -22,6 +22,12 @@ SCHEDULE = {"learning_rate": 3e-3, "schedule": "cosine", "warmup_steps": 3, "flo
 
 
 @pytest.fixture(scope="module")
+def full_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained checkpoint of a family with full attention, shifted."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "full", model_type="Dream")
+
+
+@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained checkpoint."""
     return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
@@ -155,6 +161,22 @@ def test_a_longer_run_continues_a_shorter_one(model: Path, tmp_path: Path, run: 
     assert same(rows(run(values(model, tmp_path / "b", resume=True, **constant))), rows(straight)), "nothing left to do"
 
 
+def test_full_attention_runs_resumed_are_bit_for_bit(full_model: Path, tmp_path: Path) -> None:
+    """Catches an objective for block models by default, a config.yaml that does not say which was taken, and a resumed
+    run that is refused because the default was not named."""
+    straight = run_sft(sft_values(full_model, tmp_path / "a"))
+    assert load_config(SFTConfig, straight / "config.yaml", []).objective == {"kind": "random_mask_sft"}
+    only_first_half(straight, tmp_path / "b")
+    assert_same_runs(straight, run_sft(sft_values(full_model, tmp_path / "b", resume=True)), 20)
+    with pytest.raises(ValueError, match=r"resume: objective is .*'num_pad': 2.*, but"):
+        run_sft(sft_values(full_model, tmp_path / "b", resume=True, objective={"num_pad": 2}))
+    straight = run_rl(rl_values(full_model, tmp_path / "c"))
+    ratios = [row["ratio"] for row in rows(straight) if row["phase"] == "rl" and row["num_trained"]]
+    assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-4)
+    only_first_half(straight, tmp_path / "d")
+    assert_same_runs(straight, run_rl(rl_values(full_model, tmp_path / "d", resume=True)), 20)
+
+
 def test_the_saved_configuration_is_the_run(model: Path, tmp_path: Path) -> None:
     """Catches defaults or overrides that are missing in config.yaml, so that a run cannot be repeated from it."""
     values = sft_values(model, tmp_path / "a", train={"steps": 3})
@@ -188,6 +210,8 @@ def failing(capsys: pytest.CaptureFixture[str], code: int, verb: str, recipe: di
         ("sft", "task=chains", "chain"),
         ("sft", "data.path=nowhere.jsonl", "nowhere.jsonl"),
         ("sft", "model.path=nowhere", "nowhere"),
+        ("sft", "objective.lwo=0.2", "objective.lwo: unknown field; did you mean 'low'"),
+        ("sft", "objective=random_mask_sft", "sdar has block attention; use 'block_sft'"),
         ("rl", "task.num_train=0", "no training problems"),
         ("rl", "task.question=a<|mask|>b", "<|mask|>"),
         ("rl", "rollout.max_new_tokens=95", "the model has 96"),

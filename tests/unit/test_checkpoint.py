@@ -152,7 +152,7 @@ def test_state_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer_config.json"])
 def test_half_a_file_of_the_model_is_named(tmp_path: Path, name: str) -> None:
     """Catches a truncated copy that loads with random weights, or dies in a library."""
-    from revelm.data.tokenizer import load_tokenizer
+    from revelm.models.load import load_tokenizer
 
     folder = Run(tmp_path).save(1)
     content = (folder / name).read_bytes()

@@ -186,12 +186,12 @@ def test_stale_keys_and_values_are_never_seen(poison: float) -> None:
     clean = generate(model, prompts, sampling=settings)
     engine = Engine(model, num_slots=3)
     run = _Run(engine, make_requests(prompts, settings, model.family, None))
-    run.cache.store.fill_(poison)
+    run.forwards.cache.store.fill_(poison)
     results = {}
     with torch.inference_mode():
         while run.is_busy:
             results |= dict(run.step())
-            free = run.cache.store[:, :, run.slots.count :]
+            free = run.forwards.cache.store[:, :, run.slots.count :]
             free.fill_(poison)
     for i, expected in enumerate(clean):
         assert_same(results[i], expected)

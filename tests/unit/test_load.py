@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from revelm.masks.visibility import Pattern
+from revelm.models.kind import kind_of
 from revelm.models.language_model import LanguageModel
 from revelm.models.load import checkpoint_path, load_model, new_model, official_state, save_model
 from tests.models import sharpened, tiny_config
@@ -108,11 +110,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no such kind": (
         lambda f: edit_json(f / "config.json", lambda c: c.update(model_type="sdarr")),
-        r"config\.json: model_type 'sdarr' is not known; did you mean 'sdar'\?.*known: sdar",
+        r"config\.json: model_type 'sdarr' is not known; did you mean 'sdar'\?.*known: Dream, .*sdar, sdar_moe",
     ),
     "no mask token": (
         lambda f: edit_json(f / "config.json", lambda c: c.pop("mask_token_id")),
-        r"tokenizer_config\.json is missing",
+        r"FOLDER.*no mask token: neither config\.json .* nor the tokenizer has one; .*revelm convert",
     ),
     "mask outside": (
         lambda f: edit_json(f / "config.json", lambda c: c.update(mask_token_id=50)),
@@ -133,6 +135,46 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_tensors(f, lambda t: t.update({"model.extra": torch.zeros(1)})),
         r"FOLDER.* has 1 tensors that its config does not, such as 'model\.extra'",
     ),
+    "a shard of another model": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../x.safetensors"}}'),
+        r"index\.json names the shard '\.\./x\.safetensors', expected the name of a file beside it",
+    ),
+    "header not JSON": (
+        lambda f: (f / "model.safetensors").write_bytes((9).to_bytes(8, "little") + b"{" * 60),
+        r"model\.safetensors is damaged or truncated \(its header is not readable\)",
+    ),
+    "weights of another format": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"has pytorch_model\.bin but no model\.safetensors; only safetensors are read",
+    ),
+    "eight-bit weights": (
+        lambda f: edit_tensors(f, lambda t: t.update({k: v.to(torch.float8_e4m3fn) for k, v in t.items()})),
+        r"model\.safetensors holds quantised weights \(F8_E4M3\), which are not supported",
+    ),
+    "a quantised config": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq"})),
+        r"config\.json: the checkpoint is quantised \(gptq\), which is not supported",
+    ),
+    "heads that cannot share": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(num_key_value_heads=3)),
+        r"4 attention heads cannot share 3 key/value heads evenly",
+    ),
+    "another activation": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(hidden_act="gelu")),
+        r"config\.json: hidden_act is 'gelu', which is not supported; allowed: 'silu'",
+    ),
+    "a sliding window": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(use_sliding_window=True)),
+        r"config\.json: use_sliding_window is True, which is not supported",
+    ),
+    "rope of an unknown kind": (
+        lambda f: edit_json(f / "config.json", lambda c: c.update(rope_scaling={"rope_type": "longrope"})),
+        r"rope_scaling has the type 'longrope', allowed: default, linear, llama3, yarn",
+    ),
+    "biases that the config denies": (
+        lambda f: edit_tensors(f, lambda t: t.update({f"{LAYER}self_attn.q_proj.bias": torch.zeros(32)})),
+        r"has 1 tensors that its config does not, such as 'model\.layers\.0\.self_attn\.q_proj\.bias'",
+    ),
     "wrong shape": (
         lambda f: edit_json(f / "config.json", lambda c: c.update(intermediate_size=41)),
         r"model\.safetensors: model\.layers\.0\.mlp\.\w+\.weight has shape \[.*40.*\], .* implies \[.*41.*\]",
@@ -149,6 +191,137 @@ def test_a_broken_checkpoint_gives_one_error_that_names_the_file(case: str, tmp_
     damage(folder)
     with pytest.raises(ValueError, match=message):
         load_model(folder)
+
+
+def test_nothing_is_allocated_for_a_broken_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a loader that fills memory with the first shards before it finds the last one damaged."""
+    save_model(new_model(tiny_config(), seed=0), tmp_path, max_shard_size=4000)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    shards[-1].write_bytes(shards[-1].read_bytes()[:-8])
+    monkeypatch.setattr("revelm.models.load._fill", lambda *_, **__: pytest.fail("memory was spent"))
+    with pytest.raises(ValueError, match=rf"{shards[-1].name} is damaged or truncated \(.* ends at byte"):
+        load_model(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the out-of-memory killer as the only message."""
+    saved(tmp_path)
+    monkeypatch.setattr("revelm.models.load.available_bytes", lambda: 1000)
+    with pytest.raises(ValueError, match=r"the weights need .* KiB, cpu has 1000 B free; load with dtype='bfloat16'"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("wanted", ["auto", "float32", "bfloat16", "float64"])
+def test_stored_and_wanted_dtypes_are_independent(stored: torch.dtype, wanted: str, tmp_path: Path) -> None:
+    """Catches bytes read as another dtype, and conversions that skip a chunk."""
+    model = new_model(tiny_config(), seed=0).to(stored)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, dtype=wanted)
+    target = stored if wanted == "auto" else getattr(torch, wanted)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.to(target))
+
+
+def test_conversion_works_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a chunked reader that loses its place."""
+    monkeypatch.setattr("revelm.models.shards.CHUNK_BYTES", 52)
+    model = saved(tmp_path)
+    for name, tensor in load_model(tmp_path, dtype="bfloat16").state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name].bfloat16())
+
+
+def test_a_tied_head_that_is_also_stored_must_be_the_embedding(tmp_path: Path) -> None:
+    """Catches a config that says tied over weights that are not: the stored head would be thrown away."""
+    model = saved(tmp_path, tie_word_embeddings=True)
+    edit_tensors(tmp_path, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    assert torch.equal(load_model(tmp_path).lm_head.weight, model.lm_head.weight)
+    edit_tensors(tmp_path, lambda t: t["lm_head.weight"].add_(1))
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is true, but lm_head\.weight .* differs"):
+        load_model(tmp_path)
+
+
+def test_files_beside_the_weights_go_with_the_model(tmp_path: Path) -> None:
+    """Catches a save that other tools cannot open: the modelling code and generation settings of the release lost."""
+    saved(tmp_path / "a")
+    edit_json(tmp_path / "a" / "config.json", lambda c: c.update(auto_map={"AutoModel": "modeling_sdar.SDARModel"}))
+    (tmp_path / "a" / "modeling_sdar.py").write_text("raise SystemExit('never run')")
+    (tmp_path / "a" / "generation_config.json").write_text('{"eos_token_id": [46, 45]}')
+    model = load_model(tmp_path / "a")
+    assert model.family.stop_ids == (46, 45)
+    save_model(model, tmp_path / "b")
+    for file in ("modeling_sdar.py", "generation_config.json"):
+        assert (tmp_path / "b" / file).read_bytes() == (tmp_path / "a" / file).read_bytes()
+
+
+def test_two_families_of_one_model_type_are_told_apart(tmp_path: Path) -> None:
+    """Catches LLaDA-MoE read as LLaDA: both call themselves llada."""
+    assert kind_of({"model_type": "llada", "architectures": ["LLaDAModelLM"]}).name == "llada"
+    assert kind_of({"model_type": "llada", "architectures": ["LLaDAMoEModelLM"]}).name == "llada_moe"
+    with pytest.raises(ValueError, match=r"architectures is \['Other'\]; a model of type 'llada' needs one of"):
+        kind_of({"model_type": "llada", "architectures": ["Other"]})
+
+
+def test_the_hub_is_asked_only_for_what_looks_like_an_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Catches a mistyped path that becomes a download, and library tracebacks when there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"'nobody/nothing' is no local directory, .* hub cannot be reached"):
+        load_model("nobody/nothing")
+    for path in ("./nobody", "/nobody/nothing", "a/b/c", "nobody", "~/nobody"):
+        with pytest.raises(ValueError, match=r"is not a directory; give a checkpoint directory or a hub id owner/name"):
+            load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", r"on the hub it is gated: accept its terms .* `hf auth login`"),
+        ("RepositoryNotFoundError", r"the hub has no such model"),
+    ],
+)
+def test_what_the_hub_answers_is_said_in_one_sentence(
+    error: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a 403 page in place of "accept the terms"."""
+    from huggingface_hub import errors
+
+    kind = vars(errors)[error]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise kind.__new__(kind, "no")  # its constructor wants a response of whichever HTTP library is in use
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ValueError, match=message):
+        load_model("owner/name")
+
+
+def test_a_hub_id_loads_what_the_hub_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Catches an id that is only good for an error, files that are not asked for, and a local folder overruled."""
+    model = saved(tmp_path / "snapshot")
+    asked: list[tuple[str, list[str]]] = []
+
+    def fetch(name: str, *, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(load_model("owner/name").lm_head.weight, model.lm_head.weight)
+    assert asked[0][0] == "owner/name"
+    for file in (
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "tokenizer.json",
+        "merges.txt",
+        "chat_template.jinja",
+    ):
+        assert any(fnmatch(file, pattern) for pattern in asked[0][1]), file
+    other = saved(tmp_path / "owner" / "name", seed=1)
+    assert torch.equal(load_model("owner/name").lm_head.weight, other.lm_head.weight)
+    assert len(asked) == 1
 
 
 def test_unknown_folders_and_dtypes_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from revelm.engine.generate import generate
 from revelm.models.language_model import LanguageModel
 from revelm.noise.corrupt import corrupt
 from revelm.objectives.batch import Batch, Episode, Text, add_metrics
-from revelm.objectives.block_sft import BlockSFT, random_copies
+from revelm.objectives.block_sft import BlockSFT
+from revelm.objectives.random_copies import random_copies
 from revelm.objectives.random_mask_rl import RandomMaskRL
 from revelm.objectives.rejection_sft import RejectionSFT
 from revelm.objectives.score import score

@@ -11,6 +11,7 @@ from revelm.core.types import Family
 from revelm.eval.config import EvalConfig, EvaluationSpec
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.quickstart import QuickstartConfig, quickstart_config, rl_config, run, sft_config
+from revelm.trainers.sft import check_objective
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "recipes").glob("**/*.y*ml"), *(ROOT / "src" / "revelm" / "recipes").glob("**/*.y*ml")])
@@ -31,7 +32,7 @@ def schema_of(recipe: Path) -> type[BaseModel]:
 
 def check_sft(config: SFTConfig) -> None:
     """Everything an SFT run builds before it loads weights."""
-    build("objectives", config.objective, field="objective")
+    check_objective(config.objective, field="objective")
     assert config.data.path is None, "recipes that ship need no files"
     assert config.task is not None
     assert build("tasks", config.task, field="task").demonstrations(3, config.data.seed)

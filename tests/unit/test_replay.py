@@ -21,7 +21,7 @@ from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.policy import token_weights
 from revelm.objectives.rows import collate
 from revelm.objectives.score import score
-from revelm.objectives.trace_rl import episode_row
+from revelm.objectives.trace_rl import episode_rows
 from revelm.trajectories.record import NEVER, Trajectory
 from revelm.trajectories.replay import canvas, copies
 from tests.models import MASK, RULES, mixed_requests, sharp_model
@@ -33,7 +33,7 @@ def batch_of(records: Sequence[Trajectory], model: LanguageModel) -> Batch:
     for i, record in enumerate(records):
         seen = copies(record, beyond_stop=True)
         weight = token_weights(seen.target, "token")
-        rows.append(episode_row(Episode(record, 1.0, 0, i, 1.0), seen, model.family, weight))
+        rows.extend(episode_rows(Episode(record, 1.0, 0, i, 1.0), seen, model.family, weight))
     return collate(rows, model.family)
 
 

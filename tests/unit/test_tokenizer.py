@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revelm.data.chat_rows import read_chat_rows
+from revelm.data.chat_templates import CHATML, LLAMA3, ROLES
 from revelm.data.tokenizer import (
     MIN_VOCAB_SIZE,
     build_tiny_tokenizer,
     encode_chat,
     encode_demonstration,
     encode_text,
-    load_tokenizer,
+    end_of_turn_id,
+    read_tokenizer,
     save_tokenizer,
     token_pieces,
 )
@@ -45,7 +47,7 @@ def test_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     """Catches template, special tokens or merges lost on disk; and a class name only one release knows."""
     save_tokenizer(TOKENIZER, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
-    loaded = load_tokenizer(tmp_path)
+    loaded = read_tokenizer(tmp_path)
     assert encode_demonstration(loaded, CHAT) == encode_demonstration(TOKENIZER, CHAT)
     assert loaded.get_vocab() == TOKENIZER.get_vocab()
     assert (loaded.pad_token_id, loaded.mask_token_id, loaded.eos_token_id) == (0, 1, 2)
@@ -120,22 +122,19 @@ def test_vocabulary_too_small() -> None:
         build_tiny_tokenizer([], 100)
 
 
-def test_load_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_errors(tmp_path: Path) -> None:
     """Catches library tracebacks for missing, damaged or unreachable files."""
     with pytest.raises(ValueError, match="is not a directory"):
-        load_tokenizer(tmp_path / "none")
+        read_tokenizer(tmp_path / "none")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is missing"):
-        load_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        load_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)
     save_tokenizer(TOKENIZER, tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        load_tokenizer(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="cannot load a tokenizer from 'nobody/nothing'"):
-        load_tokenizer("nobody/nothing")
+        read_tokenizer(tmp_path)
 
 
 def test_mask_token_from_the_model_config(tmp_path: Path) -> None:
@@ -144,11 +143,89 @@ def test_mask_token_from_the_model_config(tmp_path: Path) -> None:
     other.mask_token = None
     other.pad_token = None
     save_tokenizer(other, tmp_path)
-    with pytest.raises(ValueError, match=r"has no mask token.*add_special_tokens"):
-        load_tokenizer(tmp_path)
-    (tmp_path / "config.json").write_text('{"mask_token_id": 1}')
-    loaded = load_tokenizer(tmp_path)
-    assert (loaded.mask_token, loaded.pad_token) == ("<|mask|>", "<|im_end|>")
+    with pytest.raises(ValueError, match=r"has no mask token.*revelm convert"):
+        read_tokenizer(tmp_path)
+    assert read_tokenizer(tmp_path, needs_mask=False).mask_token is None
+    for known in ({"mask_id": 1}, {"mask_token": "<|mask|>"}):
+        loaded = read_tokenizer(tmp_path, **known)
+        assert (loaded.mask_token, loaded.pad_token) == ("<|mask|>", "<|im_end|>")
+
+
+def spoken(words: list[str], template: str) -> Any:
+    """The byte tokenizer with further special ``words``, a template, and another end of text than end of turn."""
+    found = build_tiny_tokenizer(TEXTS, 320)
+    found.add_special_tokens({"additional_special_tokens": words})
+    found.chat_template = template
+    return found
+
+
+@pytest.mark.parametrize(
+    ("template", "words", "end"),
+    [
+        (CHATML, ["<|im_start|>"], "<|im_end|>"),
+        (LLAMA3, ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], "<|eot_id|>"),
+        (ROLES, ["<role>", "</role>", "<|role_end|>"], "<|role_end|>"),
+    ],
+)
+def test_the_end_of_a_turn_is_what_the_template_writes(template: str, words: list[str], end: str) -> None:
+    """Catches answers trained and stopped at the end of text where a model ends its turns with another token."""
+    other = spoken(words, template)
+    assert other.convert_ids_to_tokens(end_of_turn_id(other)) == end
+    ids, length = encode_demonstration(other, CHAT)
+    assert other.convert_ids_to_tokens(ids[-1]) == end
+    assert other.decode(ids[length:-1]) == "\n2\n"
+    assert encode_chat(other, CHAT[:1]) == ids[:length]
+    other.chat_template = None
+    assert end_of_turn_id(other) == other.eos_token_id
+
+
+def test_a_template_of_the_family_serves_where_there_is_none(tmp_path: Path) -> None:
+    """Catches base checkpoints that cannot be asked anything, and a checkpoint's own template overruled."""
+    other = build_tiny_tokenizer(TEXTS, 320)
+    own = other.chat_template
+    save_tokenizer(other, tmp_path)
+    assert read_tokenizer(tmp_path, chat_template=CHATML).chat_template == own
+    other.chat_template = None
+    save_tokenizer(other, tmp_path / "bare")
+    assert read_tokenizer(tmp_path / "bare", chat_template=CHATML).chat_template == CHATML
+
+
+def write_remote_tokenizer(folder: Path) -> None:
+    """A tokenizer as Dream releases it: Qwen2's files, a class that exists as code only, no tokenizer.json."""
+    special = {"special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+    tokens = {"4": "<|endoftext|>", "5": "<|mask|>"}
+    (folder / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "ab": 2, "\u0120": 3, "<|endoftext|>": 4}))
+    (folder / "merges.txt").write_text("#version: 0.2\na b\n")
+    config = {
+        "tokenizer_class": "DreamTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        "added_tokens_decoder": {i: {"content": text, **special} for i, text in tokens.items()},
+        "eos_token": "<|endoftext|>",
+        "mask_token": "<|mask|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenization_dream.py").write_text("raise SystemExit('never run')")
+
+
+def test_a_tokenizer_that_comes_as_code_is_read_by_its_stand_in(tmp_path: Path) -> None:
+    """Catches Dream checkpoints that only load with trust_remote_code, and a terminal prompt that asks for it."""
+    write_remote_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=r"class DreamTokenizer is code of its own, and there is no tokenizer\.json"):
+        read_tokenizer(tmp_path)
+    loaded = read_tokenizer(tmp_path, stand_ins={"DreamTokenizer": "Qwen2Tokenizer"})
+    assert loaded("ab ab<|mask|>")["input_ids"] == [2, 3, 2, 5]
+    assert (loaded.mask_token_id, loaded.eos_token_id) == (5, 4)
+    save_tokenizer(loaded, tmp_path / "saved")
+    again = read_tokenizer(tmp_path / "saved")
+    assert again("ab ab<|mask|>")["input_ids"] == [2, 3, 2, 5]
+
+
+def test_an_unknown_class_over_a_tokenizer_json_is_read_from_that(tmp_path: Path) -> None:
+    """Catches checkpoints refused for the name of their tokenizer class."""
+    save_tokenizer(TOKENIZER, tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(file.read_text().replace("PreTrainedTokenizerFast", "HouseTokenizer"))
+    assert read_tokenizer(tmp_path)("1+1")["input_ids"] == TOKENIZER("1+1")["input_ids"]
 
 
 def test_chat_rows(tmp_path: Path) -> None:

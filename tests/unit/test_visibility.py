@@ -120,7 +120,7 @@ def test_padding_neither_becomes_nan_nor_reaches_anyone() -> None:
     pattern = Pattern(zeros, torch.where(sequence == 0, positions // 4, 0), sequence)
     query = torch.randn(1, 12, 4, 8, dtype=torch.float64, requires_grad=True)
     key = torch.randn(1, 12, 2, 8, dtype=torch.float64, requires_grad=True)
-    Visibility(pattern, is_cuda=False).attend(query, key, key)[:, :8].sum().backward()
+    Visibility(pattern, dtype=query.dtype, is_cuda=False).attend(query, key, key)[:, :8].sum().backward()
     assert torch.isfinite(query.grad).all()
     assert torch.isfinite(key.grad).all()
     assert (key.grad[:, 8:] == 0).all()

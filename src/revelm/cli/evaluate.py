@@ -1,4 +1,4 @@
-"""``revelm eval``: numbers about one model on one task, with 95 % intervals."""
+"""``revelm eval``: numbers about one model, on one task or about given responses, with 95 % intervals."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Any) -> None:
     """Declare the verb."""
-    what = "accuracy, tokens per forward and speed of a model on a task"
+    what = "accuracy, tokens per forward and speed of a model on a task; or likelihoods of given responses"
     parser = verbs.add_parser("eval", help=what, description=f"{what[0].upper() + what[1:]}.", allow_abbrev=False)
     parser.add_argument(
         "overrides", nargs="*", metavar="a.b=value", help="e.g. task=sudoku4 task.data=FILE num_problems=100"
@@ -20,21 +20,30 @@ def add_to(verbs: Any) -> None:
     parser.add_argument("--recipe", metavar="FILE.yaml", help="a YAML file with the fields that are not given here")
     parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory")
     parser.add_argument("--out", metavar="DIR", help="write summary and trajectories there")
+    parser.add_argument(
+        "--loglikelihood",
+        metavar="FILE.jsonl",
+        help="no task: how likely the model finds the responses in this file of chats, or of prompt and response",
+    )
+    parser.add_argument("--samples", type=int, metavar="N", help="likelihoods: masks per block or response (128)")
+    parser.add_argument("--estimator", metavar="NAME", help="likelihoods: auto, exact, stratified, antithetic, ...")
     parser.set_defaults(call=call)
 
 
 def call(words: argparse.Namespace) -> None:
     """Evaluate and print a table."""
+    if words.loglikelihood is not None:
+        likelihoods(words)
+        return
+    for name in ("samples", "estimator"):
+        if vars(words)[name] is not None:
+            raise ValueError(f"--{name}: only with --loglikelihood FILE.jsonl")
     from rich.console import Console
 
     from revelm.core.config import load_config
     from revelm.eval.config import EvalConfig
 
-    options = [
-        f"{name}={json.dumps(value, ensure_ascii=False)}"
-        for name, value in (("model", words.model), ("out", words.out))
-        if value is not None
-    ]
+    options = _options(model=words.model, out=words.out)
     known = {} if words.model is None else training_task(Path(words.model))
     config = load_config(
         EvalConfig, words.recipe, [*words.overrides, *options], defaults={"task": known} if known else {}
@@ -44,6 +53,29 @@ def call(words: argparse.Namespace) -> None:
     from revelm.eval.run import evaluate_config
 
     Console().print(result_table(evaluate_config(config)))
+
+
+def likelihoods(words: argparse.Namespace) -> None:
+    """Score the rows of a file and print a table."""
+    from rich.console import Console
+
+    from revelm.core.config import load_config
+    from revelm.eval.loglikelihood import LikelihoodConfig, loglikelihood_config
+
+    options = _options(
+        model=words.model,
+        data=words.loglikelihood,
+        out=words.out,
+        num_samples=words.samples,
+        estimator=words.estimator,
+    )
+    config = load_config(LikelihoodConfig, words.recipe, [*words.overrides, *options])
+    Console().print(likelihood_table(loglikelihood_config(config)))
+
+
+def _options(**values: Any) -> list[str]:
+    """The options that were given, as overrides."""
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None]
 
 
 def training_task(model: Path) -> dict[str, Any]:
@@ -80,11 +112,32 @@ def result_table(result: Mapping[str, Any]) -> "Table":
     return table
 
 
+def likelihood_table(summary: Mapping[str, Any]) -> "Table":
+    """One line per number of ``revelm.eval.loglikelihood.summarise``."""
+    from rich.table import Table
+
+    table = Table("", r"value \[95 % interval]")
+    table.columns[1].justify = "right"
+    kind = "the likelihood itself" if summary["num_masks"] == 0 else "lower bound"
+    how = f"{kind}, exact" if summary["is_exact"] else f"{kind}, sampled ({summary['num_samples']} masks)"
+    table.add_row("log-likelihood per token (nats)", _interval(summary["loglikelihood_per_token"], 4))
+    table.add_row("  standard error of sampling", f"{summary['sampling_error']:.4f}")
+    table.add_row("  computed as", how)
+    table.add_row("perplexity (at most)", _interval(summary["perplexity"], 3))
+    table.add_row("rows", str(summary["loglikelihood_per_token"]["n"]))
+    table.add_row("response tokens", str(summary["num_tokens"]))
+    return table
+
+
+def _interval(numbers: Mapping[str, Any], digits: int) -> str:
+    text = f"{numbers['mean']:.{digits}f} [{numbers['low']:.{digits}f}, {numbers['high']:.{digits}f}]"
+    return text.replace("[", r"\[")  # rich reads a bare bracket as markup
+
+
 def _cells(numbers: Mapping[str, Any]) -> tuple[str, ...]:
     accuracy = numbers["accuracy"]
-    interval = f"{accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
     return (
-        interval.replace("[", r"\["),  # rich reads a bare bracket as markup
+        _interval(accuracy, 3),
         str(accuracy["n"]),
         _mean(numbers.get("tokens_per_forward"), 2),
         _mean(numbers.get("tokens_per_second"), 0),

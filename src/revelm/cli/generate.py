@@ -15,7 +15,7 @@ def add_to(verbs: Any) -> None:
     parser = verbs.add_parser(
         "generate", help="answer one prompt", description="Answer one prompt.", allow_abbrev=False
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint or run directory")
+    parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint or run directory, or hub id")
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the user's message; - reads it from stdin")
     parser.add_argument("--raw", action="store_true", help="continue the text as it stands, without the chat template")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
@@ -27,6 +27,11 @@ def add_to(verbs: Any) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="default: 256, or as many as the model has room for"
     )
+    parser.add_argument(
+        "--block-size", type=int, metavar="B", help="full attention: decode B positions at a time (default: all)"
+    )
+    parser.add_argument("--dtype", default="float32", metavar="NAME", help="of the weights (default: float32)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="such as cuda (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--trace", metavar="FILE.html", help="write the page that plays the reveal order")
     parser.set_defaults(call=call)
@@ -34,14 +39,13 @@ def add_to(verbs: Any) -> None:
 
 def call(words: argparse.Namespace) -> None:
     """Print the answer; the numbers about it go to stderr."""
-    from revelm.data.tokenizer import load_tokenizer
     from revelm.engine.generate import generate
-    from revelm.models.load import checkpoint_path, load_model
+    from revelm.models.load import load_model, load_tokenizer, resolve_checkpoint
 
     sampling = _sampling(words)
     text = sys.stdin.read().removesuffix("\n") if words.prompt == "-" else words.prompt
-    folder = checkpoint_path(words.model)
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    folder = resolve_checkpoint(words.model)
+    model, tokenizer = load_model(folder, dtype=words.dtype, device=words.device), load_tokenizer(folder)
     prompt = text if words.raw else [{"role": "user", "content": text}]
     trajectory = generate(model, [prompt], sampling=sampling, tokenizer=tokenizer)[0]
     print(tokenizer.decode(trajectory.response_ids.tolist(), skip_special_tokens=True))
@@ -60,7 +64,13 @@ def _sampling(words: argparse.Namespace) -> "Sampling":
     from revelm.decoding.static import Static
 
     rule = Dynamic(words.threshold) if words.tokens_per_step is None else Static(words.tokens_per_step)
-    return Sampling(temperature=words.temperature, rule=rule, max_new_tokens=words.max_new_tokens, seed=words.seed)
+    return Sampling(
+        temperature=words.temperature,
+        rule=rule,
+        max_new_tokens=words.max_new_tokens,
+        block_size=words.block_size,
+        seed=words.seed,
+    )
 
 
 def _numbers(trajectory: "Trajectory") -> str:

@@ -2,7 +2,7 @@
 
 What a user can mend (a wrong value, a missing file, a full disk) is one line on stderr and exit code 2; a run that
 failed (nothing learnt, a gradient that is not finite) one line and 1. ``REVELM_DEBUG=1`` shows where it came from.
-Ctrl-C exits with 130.
+A plan that does not fit exits with 3, Ctrl-C with 130.
 """
 
 import argparse
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from revelm import __version__
-from revelm.cli import evaluate, generate, listing, quickstart, trace, train
+from revelm.cli import convert, evaluate, generate, listing, plan, quickstart, trace, train
 from revelm.core.errors import RunError
 
-VERBS = (quickstart, train, evaluate, generate, trace, listing)
+VERBS = (quickstart, plan, train, evaluate, generate, trace, convert, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # so that `kind: my_module:Mine` finds a file beside the recipe
     try:
-        words.call(words)
+        code = words.call(words)
     except KeyboardInterrupt as stop:
         print(f"revelm: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
         return 130
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"revelm: error: {_one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, RunError | FloatingPointError) else 2
-    return 0
+    return code or 0
 
 
 def build_parser() -> argparse.ArgumentParser:

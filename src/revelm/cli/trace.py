@@ -60,11 +60,10 @@ def entry_of(trajectory: "Trajectory", tokenizer: Any | None, label: str) -> "Tr
 
 def _tokenizer(model: str | None, source: Path) -> Any | None:
     """The tokenizer of ``model``, else of the newest checkpoint of the run that ``source`` belongs to, else None."""
-    from revelm.data.tokenizer import load_tokenizer
-    from revelm.models.load import checkpoint_path
+    from revelm.models.load import checkpoint_path, load_tokenizer, resolve_checkpoint
 
     if model is not None:
-        return load_tokenizer(checkpoint_path(model))
+        return load_tokenizer(resolve_checkpoint(model))
     run = source.resolve().parent.parent
     folder = checkpoint_path(run)
     return load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None

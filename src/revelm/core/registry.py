@@ -14,11 +14,23 @@ from revelm.core.validation import choices, dotted, nearest, rename_aliases, unk
 __all__ = ["AXES", "MODELS", "OBJECTIVES", "RULES", "TASKS", "build", "names", "nearest", "resolve", "summary"]
 
 MODELS = {
+    "dream": "revelm.models.dream:Dream",
+    "fast_dllm": "revelm.models.fast_dllm:FastDLLM",
+    "llada": "revelm.models.llada:LLaDA",
+    "llada2_moe": "revelm.models.llada2_moe:LLaDA2Moe",
+    "llada_moe": "revelm.models.llada_moe:LLaDAMoe",
+    "llama": "revelm.models.llama:Llama",
+    "mmada": "revelm.models.mmada:MMaDA",
+    "qwen2": "revelm.models.qwen2:Qwen2",
+    "qwen3": "revelm.models.qwen3:Qwen3",
+    "qwen3_moe": "revelm.models.qwen3_moe:Qwen3Moe",
     "sdar": "revelm.models.sdar:SDAR",
+    "sdar_moe": "revelm.models.sdar_moe:SDARMoe",
 }
 OBJECTIVES = {
     "block_sft": "revelm.objectives.block_sft:BlockSFT",
     "random_mask_rl": "revelm.objectives.random_mask_rl:RandomMaskRL",
+    "random_mask_sft": "revelm.objectives.random_mask_sft:RandomMaskSFT",
     "rejection_sft": "revelm.objectives.rejection_sft:RejectionSFT",
     "trace_rl": "revelm.objectives.trace_rl:TraceRL",
 }

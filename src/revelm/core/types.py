@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Attention = Literal["full", "block", "causal"]
+ABSENT = -1
 
 
 @dataclass(frozen=True)
 class Family:
     """Static facts of one loaded model kind.
 
-    ``attention``: "block" (block-causal, ``block_size`` set), "full" (bidirectional) or "causal".
-    ``is_shifted``: the network's row i predicts token i + 1; the model maps this away, ``logits[i]`` is for token i.
+    ``attention``: "block" (block-causal, ``block_size`` set), "full" (bidirectional) or "causal" (autoregressive: a
+    source for conversion). ``is_shifted``: the network's row i predicts token i + 1; the model maps this away,
+    ``logits[i]`` is for token i. ``mask_id`` is ``ABSENT`` for autoregressive models that have no mask token.
     ``max_length``: the largest number of positions one sequence may have.
     """
 
@@ -33,7 +35,13 @@ class Family:
     @property
     def banned_ids(self) -> tuple[int, ...]:
         """Ids that are never a valid prediction; their logits count as -inf in engine and trainer alike."""
-        return (self.mask_id,)
+        return () if self.mask_id == ABSENT else (self.mask_id,)
+
+
+def require_diffusion(family: Family) -> None:
+    """ValueError for a family that cannot fill in hidden tokens, because it only ever sees what lies to the left."""
+    if family.attention == "causal":
+        raise ValueError(f"{family.name} is autoregressive; turn it into a diffusion model with `revelm convert`")
 
 
 @dataclass(frozen=True)

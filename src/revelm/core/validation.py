@@ -21,9 +21,15 @@ ALIASES = {
     "gen_length": "max_new_tokens",
     "num_generations": "group_size",
     "bsz": "batch_size",
+    "gradient_checkpointing": "recompute_layers",
     "clip_ratio_low": "clip_low",
     "clip_ratio_high": "clip_high",
     "beta": "kl_weight",
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "targets",
+    "use_rslora": "is_rank_stabilised",
 }
 ADVICE = {"denoising_steps": "; give tokens_per_step = block_size / denoising_steps"}
 

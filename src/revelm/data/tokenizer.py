@@ -11,6 +11,7 @@ put a mask where the model expects a decision.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+PROBE = "\u2603"  # a content that no template writes of itself
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -77,20 +80,54 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", folder: str | Path) -> 
     file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_tokenizer(path_or_id: str | Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer of a local checkpoint directory, or of a model id on the Hugging Face hub.
+def read_tokenizer(
+    folder: str | Path,
+    *,
+    mask_id: int | None = None,
+    mask_token: str | None = None,
+    chat_template: str | None = None,
+    needs_mask: bool = True,
+    stand_ins: Mapping[str, str] = MappingProxyType({}),
+) -> "PreTrainedTokenizerFast":
+    """The tokenizer in a local directory, with what its files leave open filled in.
 
-    A mask token that only config.json knows (``mask_token_id``) is declared; without a pad token the end-of-turn token
-    pads. Raises ValueError when files are missing or damaged, the hub cannot be reached, or there is no mask token.
+    A mask token that only config.json knows (``mask_id``), or that is in the vocabulary without a title
+    (``mask_token``), is declared; ``chat_template`` serves where there is none; without a pad token the end-of-turn
+    token pads. ``stand_ins``: tokenizer classes that exist only as code beside a checkpoint, and the class of
+    transformers that reads the same files. Raises ValueError when files are missing or damaged, or there is no mask
+    token but ``needs_mask``.
     """
-    folder = Path(path_or_id)
-    if not folder.is_dir() and (folder.is_absolute() or str(path_or_id)[:1] in ".~" or len(folder.parts) > 2):
-        raise ValueError(f"tokenizer path {str(path_or_id)!r} is not a directory")
-    tokenizer = _from_local(folder) if folder.is_dir() else _from_hub(str(path_or_id))
-    _declare_mask(tokenizer, folder)
+    place = Path(folder)
+    if not place.is_dir():
+        raise ValueError(f"tokenizer path {str(folder)!r} is not a directory")
+    tokenizer = _from_local(place, stand_ins)
+    if tokenizer.mask_token_id is None:
+        _declare_mask(tokenizer, mask_id, mask_token)
+    if tokenizer.mask_token_id is None and needs_mask:
+        raise ValueError(
+            f"the tokenizer of {str(folder)!r} has no mask token. Name an existing one as mask_token in "
+            "tokenizer_config.json, or add one together with its row of the embedding: `revelm convert`"
+        )
+    if not tokenizer.chat_template and chat_template is not None:
+        tokenizer.chat_template = chat_template
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def end_of_turn_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """The special token that the chat template writes behind an assistant's turn; else the end of text, if any."""
+    if tokenizer.chat_template:
+        text = str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}], tokenize=False
+            )
+        )
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        found = [i for i in _encode(tokenizer, text.rpartition(PROBE)[2]) if i in special]
+        if found:
+            return found[0]
+    return tokenizer.eos_token_id
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerFast", text: str, *, name: str = "text") -> list[int]:
@@ -122,7 +159,8 @@ def encode_demonstration(tokenizer: "PreTrainedTokenizerFast", messages: Message
     """
     if len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise ValueError("messages: the last of at least two turns must have the role 'assistant'")
-    if tokenizer.eos_token_id is None:
+    end = end_of_turn_id(tokenizer)
+    if end is None:
         raise ValueError("the tokenizer has no end-of-turn token; set eos_token in tokenizer_config.json")
     _check_content(tokenizer, messages)
     prompt = _render(tokenizer, messages[:-1], True)
@@ -133,7 +171,6 @@ def encode_demonstration(tokenizer: "PreTrainedTokenizerFast", messages: Message
             f"(...{prompt[-40:]!r}), so a model would be trained on another prompt than it is asked with"
         )
     prompt_ids, response = _encode(tokenizer, prompt), _encode(tokenizer, whole[len(prompt) :])
-    end = tokenizer.eos_token_id
     response = response[: response.index(end)] if end in response else response
     return [*prompt_ids, *response, end], len(prompt_ids)
 
@@ -154,7 +191,8 @@ def token_pieces(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> tu
     return tuple(pieces)
 
 
-def _from_local(folder: Path) -> "PreTrainedTokenizerFast":
+def _from_local(folder: Path, stand_ins: Mapping[str, str]) -> "PreTrainedTokenizerFast":
+    import transformers
     from transformers import AutoTokenizer, PreTrainedConfig
 
     file = folder / "tokenizer_config.json"
@@ -163,24 +201,26 @@ def _from_local(folder: Path) -> "PreTrainedTokenizerFast":
             f"{folder}: tokenizer_config.json is missing: not a checkpoint directory, or an incomplete one"
         )
     try:
-        # The model's own config.json only matters when no class is named; transformers need not know the model type.
-        is_named = "tokenizer_class" in json.loads(file.read_text(encoding="utf-8"))
-        known = {"config": PreTrainedConfig()} if is_named else {}
-        return _fast(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **known))
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        named = settings.get("tokenizer_class")
+        if named in stand_ins or ("auto_map" in settings and named not in dir(transformers)):
+            # The class is code that came with the checkpoint, which is not run.
+            return _fast(getattr(transformers, _stand_in(named, folder, stand_ins)).from_pretrained(str(folder)))
+        # The model's own config.json only matters when no class is named; the model type need not be known.
+        known = {} if named is None else {"config": PreTrainedConfig()}
+        how = {"local_files_only": True, "trust_remote_code": False, **known}
+        return _fast(AutoTokenizer.from_pretrained(str(folder), **how))
     except Exception as error:  # a boundary: files of others, errors of many types
         raise ValueError(f"{folder}: tokenizer files are damaged or incomplete ({_first_line(error)})") from error
 
 
-def _from_hub(name: str) -> "PreTrainedTokenizerFast":
-    from transformers import AutoTokenizer
-
-    try:
-        return _fast(AutoTokenizer.from_pretrained(name))
-    except Exception as error:  # a boundary: network and files of others, errors of many types
-        raise ValueError(
-            f"cannot load a tokenizer from {name!r}: no such directory, and no hub id that can be reached from here; "
-            f"give a local checkpoint directory ({_first_line(error)})"
-        ) from error
+def _stand_in(named: str, folder: Path, stand_ins: Mapping[str, str]) -> str:
+    """The class of transformers that reads the files of a class it does not have."""
+    if named in stand_ins:
+        return stand_ins[named]
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"its class {named} is code of its own, and there is no tokenizer.json")
+    return GENERIC_CLASS
 
 
 def _fast(tokenizer: Any) -> "PreTrainedTokenizerFast":
@@ -208,19 +248,12 @@ def _check_content(tokenizer: "PreTrainedTokenizerFast", messages: Messages) -> 
         encode_text(tokenizer, message["content"], name=f"messages.{i}.content")
 
 
-def _declare_mask(tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
-    """Set the mask token from config.json when the tokenizer does not name it; ValueError when nobody does."""
-    if tokenizer.mask_token_id is not None:
-        return
-    config = folder / "config.json"
-    mask_id = json.loads(config.read_text(encoding="utf-8")).get("mask_token_id") if config.is_file() else None
-    if not isinstance(mask_id, int) or not 0 <= mask_id < len(tokenizer):
-        raise ValueError(
-            f"the tokenizer of {str(folder)!r} has no mask token. Name an existing one as mask_token in "
-            "tokenizer_config.json, or add one: tokenizer.add_special_tokens({'mask_token': '<|mask|>'}), save it, "
-            "and give the model's embedding a row for it"
-        )
-    tokenizer.mask_token = tokenizer.convert_ids_to_tokens(mask_id)
+def _declare_mask(tokenizer: "PreTrainedTokenizerFast", mask_id: int | None, mask_token: str | None) -> None:
+    """Give the mask its title, if the vocabulary has it by number or by text."""
+    if mask_id is not None and 0 <= mask_id < len(tokenizer):
+        tokenizer.mask_token = tokenizer.convert_ids_to_tokens(mask_id)
+    elif mask_token is not None and mask_token in tokenizer.get_added_vocab():
+        tokenizer.mask_token = mask_token
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """What a decode rule is: propose a token for every position, then select the positions to reveal.
 
 A rule is a frozen dataclass whose fields are its settings. Its methods are pure and vectorised over [S, B]: S
-sequences, B positions of each sequence's current block. The engine intersects the selection with what is still
-hidden, reveals the most confident position where a selection is empty, and never lets the mask id be proposed.
+sequences, B positions of each sequence's current block or window. The engine intersects the selection with what is
+still hidden, reveals the most confident position where a selection is empty, and never lets the mask id be proposed.
 """
 
 from abc import ABC, abstractmethod
@@ -23,8 +23,9 @@ class Rule(ABC):
     def select(self, confidence: Tensor, hidden: Tensor, step: Tensor) -> Tensor:
         """Positions to reveal now, bool [S, B].
 
-        ``confidence`` [S, B] ranks the proposals, ``hidden`` [S, B] marks what is still undecided, ``step`` int64
-        [S] counts the denoising steps of the response from 1.
+        ``confidence`` [S, B] ranks the proposals (0 where decided), ``hidden`` [S, B] marks what is still undecided,
+        ``step`` int64 [S] counts the denoising steps of the response from 1. B is the widest window of the batch: a
+        row may end in positions that are not its own, never hidden, so B itself must not matter.
         """
 
 

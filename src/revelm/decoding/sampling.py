@@ -17,8 +17,10 @@ class Sampling:
     ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 are off. ``confidence``: what the rule ranks by, the
     probability of the sampled "token" or the "max"imum probability, both of the unfiltered distribution at the
     request's temperature. ``stop_ids`` are in addition to the family's unless ``ignore_eos``; ``stop_strings`` need a
-    tokenizer. ``max_new_tokens`` None: 256, or as many as the model has room for behind the prompt. ``seed``, 64 bits,
-    fixes every draw of the request, whatever else runs beside it.
+    tokenizer. ``max_new_tokens`` None: 256, or as many as the model has room for behind the prompt.
+    ``block_size``: full-attention models decode windows of so many positions one after another, or the whole answer as
+    one (None); block models have their own size, and nothing else is allowed. ``seed``, 64 bits, fixes every draw of
+    the request, whatever else runs beside it.
     """
 
     temperature: float = 1.0
@@ -27,6 +29,7 @@ class Sampling:
     rule: Rule = field(default_factory=Dynamic)
     confidence: Confidence = "token"
     max_new_tokens: int | None = None
+    block_size: int | None = None
     stop_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -39,6 +42,7 @@ class Sampling:
             ("top_k", self.top_k, self.top_k >= 0, "at least 0 (0: off)"),
             ("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "in (0, 1] (1: off)"),
             ("max_new_tokens", self.max_new_tokens, _is_count(self.max_new_tokens), "an integer of at least 1"),
+            ("block_size", self.block_size, _is_count(self.block_size), "an integer of at least 1, or None"),
             ("rule", self.rule, isinstance(self.rule, Rule), "a rule, such as Dynamic() or Static()"),
             (
                 "stop_strings",

@@ -1,53 +1,43 @@
-"""The slot engine: continuous batching of block-diffusion requests over one cached model.
+"""The slot engine: continuous batching of requests to one diffusion model.
 
-Each forward denoises the current block of every running request; finished blocks are committed inside the next
-forward (fused commit) and prompts are prefilled inside the first. Text never decides anything but stop strings.
+Each forward denoises the current window of every running request. Block models run over an exact cache: finished
+blocks are committed inside the next forward (fused commit) and prompts are prefilled inside the first. Full attention
+models recompute whole canvases. Text never decides anything but stop strings.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from revelm.core.grid import padded_length
-from revelm.decoding.propose import Proposal
-from revelm.decoding.rule import most_confident
+from revelm.core.types import Family, require_diffusion
 from revelm.decoding.sampling import Sampling
-from revelm.decoding.uniform import uniform
-from revelm.engine.kv_cache import KVCache
+from revelm.engine.cached import CachedBlocks, Commit
+from revelm.engine.decide import choose, propose
 from revelm.engine.prompts import Prompt, make_requests
 from revelm.engine.request import Request
-from revelm.engine.rows import Rows, commit_rows, decode_rows
-from revelm.engine.slots import Slots
+from revelm.engine.slots import Slots, Undecided
+from revelm.engine.stats import EngineStats
 from revelm.engine.stop_strings import stop_string_end
+from revelm.engine.whole import WholeCanvases
 from revelm.models.language_model import LanguageModel
 from revelm.trajectories.record import FinishReason, Trajectory
 
-
-@dataclass
-class EngineStats:
-    """What an engine has done since it was made (or since ``reset``): counts, and seconds by part."""
-
-    forwards: int = 0
-    commit_forwards: int = 0
-    rows: int = 0
-    tokens: int = 0
-    seconds_body: float = 0.0
-    seconds_head: float = 0.0
-    seconds_sampler: float = 0.0
-    seconds_total: float = 0.0
+CacheKind: TypeAlias = Literal["auto", "exact", "none"]
 
 
 class Engine:
     """Decodes many requests with one model; the model is shared, never copied.
 
-    ``num_slots``: requests that run at once. ``commit``: "fused" (in the next denoising forward) or "separate" (a
-    forward of its own; the baseline). ``weights_version`` is recorded with every trajectory; whoever updates the
-    weights counts it up. Raises ValueError for models that are not decoded block by block.
+    ``num_slots``: requests that run at once. ``cache``: "exact" (keys and values of finished blocks; block models),
+    "none" (every step recomputes the whole canvas), or "auto": exact where there is such a cache, else none.
+    ``commit``: how the exact cache gets a finished block, "fused" (in the next denoising forward) or "separate" (in a
+    forward of its own; the baseline).
+    ``weights_version`` is recorded with every trajectory; whoever updates the weights counts it up. Raises ValueError
+    for autoregressive models, and for a cache that the model's attention does not allow.
     """
 
     def __init__(
@@ -56,16 +46,15 @@ class Engine:
         tokenizer: Any | None = None,
         *,
         num_slots: int = 64,
-        commit: Literal["fused", "separate"] = "fused",
+        commit: Commit = "fused",
+        cache: CacheKind = "auto",
     ) -> None:
-        if model.family.attention != "block":
-            kind = f"{model.family.name} has {model.family.attention} attention"
-            raise ValueError(f"engine: {kind}; only block runs here")
         if num_slots < 1:
             raise ValueError(f"engine.num_slots is {num_slots}, must be at least 1")
         if commit not in ("fused", "separate"):
             raise ValueError(f"engine.commit is {commit!r}, allowed: 'fused', 'separate'")
         self.model, self.tokenizer, self.num_slots, self.commit = model, tokenizer, num_slots, commit
+        self.cache = _cache_of(model.family, cache)
         self.weights_version = 0
         self.stats = EngineStats()
 
@@ -99,25 +88,36 @@ class Engine:
         return [results[i] for i in range(len(requests))]
 
 
+class Forwards(Protocol):
+    """How features come about: over a cache, or without."""
+
+    def features(self, undecided: Undecided) -> Tensor:
+        """Run the model for all running slots; features [N, D] of the undecided positions."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """Follow a request from slot ``source`` to slot ``target``."""
+        ...
+
+
 class _Run:
-    """One call of generate: the queue, the slots and the cache."""
+    """One call of generate: the queue, the slots and the forwards."""
 
     def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
         self.engine, self.model, self.stats = engine, engine.model, engine.stats
-        family, sizes = self.model.family, self.model.sizes
-        assert family.block_size is not None, "checked by Engine"
         self.queue = deque(requests)
-        num_slots = min(engine.num_slots, len(requests))
-        capacity = max(padded_length(r.limit, family.block_size) for r in requests)
-        self.slots = Slots(family, num_slots=num_slots, capacity=capacity, device=self.model.device)
-        self.cache = KVCache(
-            num_layers=sizes.num_hidden_layers,
-            num_slots=num_slots,
-            capacity=capacity,
-            heads=(sizes.num_key_value_heads, sizes.head_dim),
-            like=self.model.lm_head.weight,
+        self.slots = Slots(
+            self.model.family,
+            num_slots=min(engine.num_slots, len(requests)),
+            capacity=max(r.length for r in requests),
+            size=max(r.window for r in requests),
+            device=self.model.device,
         )
-        self.num_slots = num_slots
+        self.forwards: Forwards
+        if engine.cache == "none":
+            self.forwards = WholeCanvases(self.model, self.slots, self.stats)
+        else:
+            self.forwards = CachedBlocks(self.model, self.slots, self.stats, commit=engine.commit)
 
     @property
     def is_busy(self) -> bool:
@@ -127,66 +127,34 @@ class _Run:
     def step(self) -> list[tuple[int, Trajectory]]:
         """Admit, run one denoising forward, reveal; returns what finished."""
         slots = self.slots
-        while self.queue and slots.count < self.num_slots:
+        while self.queue and slots.count < slots.num_slots:
             slots.admit(self.queue.popleft())
-        if self.engine.commit == "separate" and bool(slots.slot["pending"][: slots.count].any()):
-            self._forward(commit_rows(slots, self.cache))
-            self.stats.commit_forwards += 1
-            slots.slot["forwards"][: slots.count] += slots.slot["pending"][: slots.count]
-            slots.slot["pending"][: slots.count] = False
-        features = self._forward(decode_rows(slots, self.cache))
-        n = slots.count
-        slots.is_fresh = [False] * n
-        slots.slot["pending"][:n] = False
-        slots.slot["steps"][:n] += 1
-        slots.slot["forwards"][:n] += 1
-        logits = self._logits(features, n)
-        began = perf_counter()
-        self._reveal(logits)
+        undecided = slots.undecided()
+        features = self.forwards.features(undecided)
+        slots.count_step()
+        began, before = perf_counter(), self.stats.seconds_head
+        proposal = propose(slots, undecided, features, self._logits)
+        slots.write(undecided, choose(slots, undecided, proposal.confidence), proposal)
         finished = self._finish()
-        self.stats.seconds_sampler += perf_counter() - began
+        self.stats.seconds_sampler += perf_counter() - began - (self.stats.seconds_head - before)
         return finished
 
-    def _forward(self, rows: Rows) -> Tensor:
+    def _logits(self, features: Tensor) -> Tensor:
         began = perf_counter()
-        self.cache.begin(rows.places, rows.segments)
-        features = self.model.body(rows.tokens[None], rows.positions[None], None, self.cache)
-        self.stats.seconds_body += perf_counter() - began
-        self.stats.forwards += 1
-        self.stats.rows += len(rows.tokens)
-        return features[0, : rows.num_hidden]
-
-    def _logits(self, features: Tensor, count: int) -> Tensor:
-        began = perf_counter()
-        logits = self.model.head(features).view(count, self.slots.size, -1)
+        logits = self.model.head(features)
         self.stats.seconds_head += perf_counter() - began
         return logits
 
-    def _reveal(self, logits: Tensor) -> None:
-        """Propose, select within what is hidden, guarantee progress, write."""
-        slots, n = self.slots, self.slots.count
-        columns = slots.columns()
-        hidden = slots.position["hidden"][:n].gather(1, columns)
-        steps = slots.slot["steps"][:n]
-        numbers = uniform(slots.slot["seed"][:n, None], columns, steps[:, None])
-        proposal, chosen = _decide(slots, logits, numbers, hidden)
-        if not bool(proposal.logprob.isfinite().all()):
-            raise FloatingPointError("the model gave logits that are not finite; its weights or its dtype are unusable")
-        chosen &= hidden
-        chosen |= most_confident(proposal.confidence, hidden, 1) & ~chosen.any(1, keepdim=True)
-        slots.write(columns, proposal, chosen)
-
     def _finish(self) -> list[tuple[int, Trajectory]]:
-        """Advance finished blocks; harvest and free finished requests."""
+        """Advance finished windows; harvest and free finished requests."""
         slots = self.slots
-        decided, ends = slots.decided(), slots.stop_positions()
-        reached = slots.slot["start"][: slots.count] + decided
-        limit = slots.slot["limit"][: slots.count]
+        reached = slots.decided()
+        ends, limit = slots.stop_positions(reached), slots.slot["limit"][: slots.count]
         reasons: list[tuple[int, FinishReason] | None] = []
         for i, (end, place, most) in enumerate(zip(ends.tolist(), reached.tolist(), limit.tolist(), strict=True)):
             reasons.append(self._reason(i, end, place, most))
         is_open = torch.tensor([r is None for r in reasons], device=slots.device)
-        slots.advance((decided == slots.size) & is_open)
+        slots.advance((reached == slots.window_ends()) & is_open)
         finished = []
         for slot in reversed(range(len(reasons))):
             reason = reasons[slot]
@@ -213,21 +181,20 @@ class _Run:
         trajectory = self.slots.harvest(slot, end, reason, self.engine.weights_version)
         moved = self.slots.release(slot)
         if moved is not None:
-            self.cache.move(moved, slot, int(self.slots.slot["start"][slot]))
+            self.forwards.move(moved, slot)
         return index, trajectory
 
 
-def _decide(slots: Slots, logits: Tensor, numbers: Tensor, hidden: Tensor) -> tuple[Proposal, Tensor]:
-    """Proposals and selections [n, B] of a batch that may mix rules."""
-    n = slots.count
-    used = sorted(set(slots.slot["rule"][:n].tolist())) if len(slots.rules) > 1 else [0]
-    sampling, steps = slots.sampling_rows(), slots.slot["steps"][:n]
-    proposal = slots.rules[used[0]].propose(logits, numbers, sampling)
-    chosen = slots.rules[used[0]].select(proposal.confidence, hidden, steps)
-    for index in used[1:]:
-        mine = (slots.slot["rule"][:n] == index)[:, None]
-        other = slots.rules[index].propose(logits, numbers, sampling)
-        parts = {k: torch.where(mine, v, vars(proposal)[k]) for k, v in vars(other).items()}
-        proposal = Proposal(**parts)
-        chosen = torch.where(mine, slots.rules[index].select(other.confidence, hidden, steps), chosen)
-    return proposal, chosen
+def _cache_of(family: Family, cache: CacheKind) -> Literal["exact", "none"]:
+    """Which cache runs. ValueError where the family has no such thing."""
+    require_diffusion(family)
+    if cache not in ("auto", "exact", "none"):
+        raise ValueError(f"engine.cache is {cache!r}, allowed: 'auto', 'exact', 'none'")
+    if cache == "exact" and family.attention == "full":
+        raise ValueError(
+            f"engine.cache is 'exact', but {family.name} has full attention, for which every cache is approximate; "
+            "'none' (recompute everything) is what runs"
+        )
+    if cache == "auto":
+        return "exact" if family.attention == "block" else "none"
+    return cache

@@ -3,6 +3,9 @@
 Every forward first writes the K/V of its rows at their absolute positions, then each row attends to the cache
 positions below its own limit, the end of its block. Rows of an unfinished block are overwritten by the next step;
 rows of a finished block count as committed once a forward has run in which the block was clean.
+
+Shifted families take the feature of the row before. The first row of a block takes that of the last clean row of the
+block before: of this forward when it is committed or prefilled in it, else the one that the cache remembers.
 """
 
 from collections.abc import Sequence
@@ -29,25 +32,56 @@ class Segments:
     num_keys: int
 
 
-class KVCache:
-    """K/V of ``num_slots`` slots of ``capacity`` positions: [layers, 2, slots, capacity, Hkv, D]."""
+@dataclass(frozen=True, eq=False)
+class Predecessors:
+    """Whose feature each of a forward's N rows takes, for shifted families.
 
-    def __init__(self, *, num_layers: int, num_slots: int, capacity: int, heads: tuple[int, int], like: Tensor) -> None:
+    ``rows`` int64 [N]: a row of this forward, or N + slot for what the cache remembers of it. ``ends`` int64 [k],
+    ``slots`` int64 [k]: the clean rows right before the current block, to be remembered, and whose they are.
+    """
+
+    rows: Tensor
+    ends: Tensor
+    slots: Tensor
+
+
+class KVCache:
+    """K/V of ``num_slots`` slots of ``capacity`` positions: [layers, 2, slots, capacity, Hkv, D].
+
+    ``boundary`` [slots, hidden_size]: the feature of the last committed row of every slot (shifted families).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_slots: int,
+        capacity: int,
+        heads: tuple[int, int],
+        hidden_size: int,
+        like: Tensor,
+    ) -> None:
         capacity = -(-capacity // KEY_ROUND) * KEY_ROUND
         num_heads, head_dim = heads
         self.capacity = capacity
         self.store = torch.zeros(
             (num_layers, 2, num_slots, capacity, num_heads, head_dim), dtype=like.dtype, device=like.device
         )
+        self.boundary = torch.zeros((num_slots, hidden_size), dtype=like.dtype, device=like.device)
         self._segments: Sequence[Segments] = ()
+        self._predecessors: Predecessors | None = None
         self._places: Tensor | None = None
 
-    def begin(self, places: Tensor, segments: Sequence[Segments]) -> None:
-        """Announce the next forward: ``places`` int64 [N], slot * capacity + position of every row; its segments."""
-        self._places, self._segments = places, segments
+    def begin(self, places: Tensor, segments: Sequence[Segments], predecessors: Predecessors | None) -> None:
+        """Announce the next forward: ``places`` int64 [N], slot * capacity + position of every row; its segments.
+
+        ``predecessors``: what ``align`` needs; None for families that are not shifted.
+        """
+        self._places, self._segments, self._predecessors = places, segments, predecessors
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` positions of one slot to another."""
+        """Copy the first ``length`` positions of one slot to another, and what is remembered of it."""
+        self.boundary[target] = self.boundary[source]
         self.store[:, :, target, :length] = self.store[:, :, source, :length]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -61,6 +95,14 @@ class KVCache:
             mixed = _attend(query[0][segment.rows], keys, values, segment)
             out.index_copy_(0, segment.rows.flatten(), mixed.flatten(0, 1))
         return out[None]
+
+    def align(self, features: Tensor) -> Tensor:
+        """Features [1, N, D] of network rows -> [1, N, D] about the rows' own tokens (shifted families)."""
+        links = self._predecessors
+        assert links is not None, "begin() announces every forward"
+        aligned = torch.cat((features[0], self.boundary))[links.rows]
+        self.boundary.index_copy_(0, links.slots, features[0][links.ends])
+        return aligned[None]
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, segment: Segments) -> Tensor:

@@ -1,7 +1,7 @@
-"""The oracle: block decoding of one request with a full recompute every step, no cache, plain Python control flow.
+"""The oracle: decoding of one request with a full recompute every step, no cache, plain Python control flow.
 
 Slow and obvious. The engine must give the same tokens, steps and log-probabilities. Only the head is spared on rows
-nobody reads: it runs on the current block.
+nobody reads: it runs on the current window (the block of block models).
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from revelm.core.grid import block_start
+from revelm.core.types import Family
 from revelm.decoding.propose import SamplingRows
 from revelm.decoding.rule import most_confident
 from revelm.decoding.sampling import Sampling
 from revelm.decoding.uniform import uniform
-from revelm.engine.request import make_request
+from revelm.engine.request import Request, make_request
 from revelm.engine.slots import RECORDED, describe_rule, describe_sampling
 from revelm.models.language_model import LanguageModel
-from revelm.trajectories.record import NEVER, Trajectory
+from revelm.trajectories.record import NEVER, FinishReason, Trajectory
 
 COUNTS = ("step", "forward")
 
@@ -33,9 +33,9 @@ class _Response:
     step: int = 0
     records: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in (*COUNTS, *RECORDED)})
 
-    def open_block(self, end: int, mask_id: int) -> None:
+    def extend(self, end: int, mask_id: int) -> None:
         """Append hidden positions up to ``end``."""
-        extra = end - len(self.tokens)
+        extra = max(0, end - len(self.tokens))
         self.tokens += [mask_id] * extra
         self.hidden += [True] * extra
         for name, values in self.records.items():
@@ -48,37 +48,55 @@ class _Response:
 
 def decode_naively(model: LanguageModel, prompt: Sequence[int], sampling: Sampling) -> Trajectory:
     """Decode one prompt of token ids; stop strings are not supported here."""
-    family, size = model.family, model.family.block_size
-    assert size is not None, "the oracle decodes block by block"
-    request = make_request(0, prompt, sampling, family)
-    length = len(request.prompt_ids)
+    request = make_request(0, prompt, sampling, model.family)
+    length, is_full = len(request.prompt_ids), model.family.attention == "full"
     response = _Response(length, [int(i) for i in request.prompt_ids], [False] * length)
-    start, end, reason = block_start(length, size), None, "length"
-    while end is None:
-        response.open_block(start + size, family.mask_id)
-        while end is None and any(response.hidden[start:]):
-            _denoise(model, response, start, sampling)
-            first_hidden = next((i for i in range(start, start + size) if response.hidden[i]), start + size)
-            known = range(max(start, length), min(first_hidden, request.limit))
-            stop = next((i for i in known if response.tokens[i] in request.stop_ids), None)
-            if stop is not None:
-                end, reason = stop + 1, "stop"
-            elif first_hidden >= request.limit:
-                end = request.limit
-        start += size
+    if is_full:
+        response.extend(request.limit, model.family.mask_id)
+    size, windows = _windows(request, model.family)
+    end: int | None = None
+    reason: FinishReason = "length"
+    for window in windows:
+        if end is not None:
+            break
+        response.extend(window.stop, model.family.mask_id)
+        while end is None and any(response.hidden[i] for i in window):
+            _denoise(model, response, window, sampling)
+            end, reason = _ending(response, window, request)
+    assert end is not None, "the windows reach the limit"
     return Trajectory(
         prompt_ids=request.prompt_ids,
         completion_ids=np.array(response.tokens[length:], dtype=np.int32),
         **response.arrays(),
         num_steps=response.step,
         block_size=size,
-        grid_offset=0,
+        grid_offset=length if is_full else 0,
         stop_length=end - length,
-        finish_reason=reason,  # type: ignore[arg-type]
+        finish_reason=reason,
         rule=describe_rule(sampling.rule),
         sampling=describe_sampling(request.sampling),
         is_filtered=sampling.is_filtered,
     )
+
+
+def _windows(request: Request, family: Family) -> tuple[int, list[range]]:
+    """How many positions are decoded together, and which: blocks from position 0 on, or windows behind the prompt."""
+    length, limit = len(request.prompt_ids), request.limit
+    if family.attention == "full":
+        size = min(request.sampling.block_size or limit - length, limit - length)
+        return size, [range(start, min(start + size, limit)) for start in range(length, limit, size)]
+    size = family.block_size or 1
+    return size, [range(start, start + size) for start in range(0, limit, size) if start + size > length]
+
+
+def _ending(response: _Response, window: range, request: Request) -> tuple[int | None, FinishReason]:
+    """Where the response ends, if it does by now, and why."""
+    first_hidden = next((i for i in window if response.hidden[i]), window.stop)
+    known = range(max(window.start, response.prompt_length), min(first_hidden, request.limit))
+    stop = next((i for i in known if response.tokens[i] in request.stop_ids), None)
+    if stop is not None:
+        return stop + 1, "stop"
+    return (request.limit if first_hidden >= request.limit else None), "length"
 
 
 def _settings(sampling: Sampling, banned_ids: tuple[int, ...]) -> SamplingRows:
@@ -93,22 +111,22 @@ def _settings(sampling: Sampling, banned_ids: tuple[int, ...]) -> SamplingRows:
     )
 
 
-def _denoise(model: LanguageModel, response: _Response, start: int, sampling: Sampling) -> None:
-    """One step: recompute everything up to the block's end, reveal some positions in place."""
+def _denoise(model: LanguageModel, response: _Response, window: range, sampling: Sampling) -> None:
+    """One step: recompute everything there is, reveal some positions of the window in place."""
     response.step += 1
     positions = torch.arange(len(response.tokens))[None]
     with torch.inference_mode():
         features = model.body(torch.tensor([response.tokens]), positions, None)
-        logits = model.head(features[:, start:])
+        logits = model.head(features[:, window.start : window.stop])
     step = torch.tensor([response.step])
-    numbers = uniform(torch.tensor([[sampling.seed]]), positions[:, start:], step[:, None])
-    undecided = torch.tensor([response.hidden[start:]])
+    numbers = uniform(torch.tensor([[sampling.seed]]), torch.tensor([list(window)]), step[:, None])
+    undecided = torch.tensor([[response.hidden[i] for i in window]])
     proposal = sampling.rule.propose(logits, numbers, _settings(sampling, model.family.banned_ids))
     chosen = sampling.rule.select(proposal.confidence, undecided, step) & undecided
     if not chosen.any():
         chosen = most_confident(proposal.confidence, undecided, 1)
     for offset in chosen[0].nonzero()[:, 0].tolist():
-        position, place = start + offset, start + offset - response.prompt_length
+        position, place = window[offset], window[offset] - response.prompt_length
         response.tokens[position], response.hidden[position] = int(proposal.token[0, offset]), False
         for name in COUNTS:
             response.records[name][place] = response.step

@@ -11,20 +11,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revelm.engine.kv_cache import KVCache, Segments
+from revelm.engine.kv_cache import KVCache, Predecessors, Segments
 from revelm.engine.slots import Slots
 from revelm.masks.visibility import kv_limit
+from revelm.trajectories.record import NEVER
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One forward: ``tokens``, ``positions``, ``places`` int64 [N]; the first ``num_hidden`` rows want logits."""
+    """One forward: ``tokens``, ``positions``, ``places`` int64 [N], the current blocks first, slot by slot."""
 
     tokens: Tensor
     positions: Tensor
     places: Tensor
-    num_hidden: int
     segments: tuple[Segments, ...]
+    predecessors: Predecessors | None
 
 
 def decode_rows(slots: Slots, cache: KVCache) -> Rows:
@@ -45,7 +46,7 @@ def decode_rows(slots: Slots, cache: KVCache) -> Rows:
         position_parts.append(torch.arange(length, device=device))
     slot, positions = torch.cat(slot_parts), torch.cat(position_parts)
     segments = _segments(slots, positions, pending, fresh)
-    return Rows(_tokens(slots, slot, positions), positions, slot * cache.capacity + positions, n * size, segments)
+    return _rows(slots, cache, (slot, positions), segments)
 
 
 def commit_rows(slots: Slots, cache: KVCache) -> Rows:
@@ -56,12 +57,33 @@ def commit_rows(slots: Slots, cache: KVCache) -> Rows:
     slot = pending.repeat_interleave(size)
     rows = torch.arange(len(positions), device=device).view(-1, size)
     segment = _segment(slots, pending, rows, positions)
-    return Rows(_tokens(slots, slot, positions), positions, slot * cache.capacity + positions, 0, (segment,))
+    return _rows(slots, cache, (slot, positions), (segment,))
 
 
-def _tokens(slots: Slots, slot: Tensor, positions: Tensor) -> Tensor:
+def _rows(slots: Slots, cache: KVCache, where: tuple[Tensor, Tensor], segments: tuple[Segments, ...]) -> Rows:
+    """The forward whose row i is at slot ``where[0][i]``, position ``where[1][i]``."""
+    slot, positions = where
     hidden = slots.position["hidden"][slot, positions]
-    return torch.where(hidden, slots.family.mask_id, slots.position["canvas"][slot, positions])
+    tokens = torch.where(hidden, slots.family.mask_id, slots.position["canvas"][slot, positions])
+    predecessors = _predecessors(slots, cache, slot, positions) if slots.family.is_shifted else None
+    return Rows(tokens, positions, slot * cache.capacity + positions, segments, predecessors)
+
+
+def _predecessors(slots: Slots, cache: KVCache, slot: Tensor, positions: Tensor) -> Predecessors:
+    """The row at position - 1 of the same slot, or what is remembered of the slot; position 0 keeps its own.
+
+    Every position is in a forward once at most, and a row in front of a block is a clean one: current blocks follow
+    their slot's commit or prompt rows, if there are any.
+    """
+    count = len(slot)
+    own = torch.arange(count, device=slots.device)
+    places = slot * cache.capacity + positions
+    row_at = torch.full((slots.num_slots * cache.capacity,), NEVER, device=slots.device)
+    row_at[places] = own
+    before = row_at[places - 1]
+    before = torch.where(before == NEVER, count + slot, before)
+    ends = (positions == slots.slot["start"][slot] - 1).nonzero()[:, 0]
+    return Predecessors(torch.where(positions == 0, own, before), ends, slot[ends])
 
 
 def _segments(slots: Slots, positions: Tensor, pending: Tensor, fresh: list[int]) -> tuple[Segments, ...]:

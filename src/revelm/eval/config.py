@@ -10,7 +10,10 @@ from revelm.decoding.sampling import Sampling
 
 
 class SettingSpec(Schema):
-    """One way of decoding, in a recipe's words. ``max_new_tokens`` None: 256, or as many as the model has room for."""
+    """One way of decoding, in a recipe's words. ``max_new_tokens`` None: 256, or as many as the model has room for.
+
+    ``block_size``: the window of full attention models (None: the whole answer); of block models, their own or None.
+    """
 
     temperature: float = Field(1.0, ge=0)
     top_k: int = Field(0, ge=0)
@@ -18,6 +21,7 @@ class SettingSpec(Schema):
     rule: Spec = Field(default_factory=lambda: {"kind": "dynamic", "threshold": 0.9})
     confidence: Literal["token", "max"] = "token"
     max_new_tokens: int | None = Field(None, ge=1)
+    block_size: int | None = Field(None, ge=1)
 
     def sampling(self, seed: int = 0) -> Sampling:
         """The engine's settings. ValueError names a rule that does not exist or cannot be built."""
@@ -28,34 +32,42 @@ class SettingSpec(Schema):
             rule=build("rules", self.rule),
             confidence=self.confidence,
             max_new_tokens=self.max_new_tokens,
+            block_size=self.block_size,
             seed=seed,
         )
 
 
-def standard_settings(max_new_tokens: int | None = None) -> dict[str, SettingSpec]:
-    """Greedy one token per step; sampling with the dynamic rule at temperature 1 and 0.5 (threshold 0.9)."""
+def standard_settings(**limits: int | None) -> dict[str, SettingSpec]:
+    """Greedy one token per step; sampling with the dynamic rule at temperature 1 and 0.5 (threshold 0.9).
+
+    ``limits``: ``max_new_tokens`` and ``block_size`` of each.
+    """
     dynamic: dict[str, Any] = {"kind": "dynamic", "threshold": 0.9}
     return {
-        "static": SettingSpec(temperature=0.0, rule={"kind": "static"}, max_new_tokens=max_new_tokens),
-        "dynamic": SettingSpec(temperature=1.0, rule=dynamic, max_new_tokens=max_new_tokens),
-        "dynamic_t05": SettingSpec(temperature=0.5, rule=dynamic, max_new_tokens=max_new_tokens),
+        "static": SettingSpec(temperature=0.0, rule={"kind": "static"}, **limits),
+        "dynamic": SettingSpec(temperature=1.0, rule=dynamic, **limits),
+        "dynamic_t05": SettingSpec(temperature=0.5, rule=dynamic, **limits),
     }
 
 
 class EvaluationSpec(Schema):
-    """How much to evaluate, and how. ``settings``: by name; the three standard ones when empty."""
+    """How much to evaluate, and how. ``settings``: by name; the three standard ones when empty.
+
+    ``max_new_tokens`` and ``block_size`` (full attention: positions decoded at a time) are those of the standard ones.
+    """
 
     split: Literal["train", "test"] = "test"
     num_problems: int | None = Field(None, ge=1)
     samples_per_problem: int = Field(1, ge=1)
     settings: dict[str, SettingSpec] = Field(default_factory=dict)
     max_new_tokens: int | None = Field(None, ge=1)
+    block_size: int | None = Field(None, ge=1)
     num_slots: int = Field(64, ge=1)
     seed: int = 0
 
     def named_settings(self) -> dict[str, SettingSpec]:
         """The settings to run."""
-        return dict(self.settings) or standard_settings(self.max_new_tokens)
+        return dict(self.settings) or standard_settings(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
 
 
 class EvalConfig(EvaluationSpec):

@@ -9,11 +9,10 @@ from revelm.core.atomic import write_json_atomic
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Problem
-from revelm.data.tokenizer import load_tokenizer
 from revelm.engine.engine import Engine
 from revelm.eval.config import EvalConfig, EvaluationSpec
 from revelm.eval.intervals import average, proportion, ratio
-from revelm.models.load import checkpoint_path, load_model
+from revelm.models.load import load_model, load_tokenizer, resolve_checkpoint
 from revelm.rollout.collect import Answer, collect
 from revelm.tasks.task import Task
 from revelm.trajectories.store import write_trajectories
@@ -28,7 +27,7 @@ def evaluate_config(config: EvalConfig) -> dict[str, Any]:
     problems = select_problems(task, config)
     for setting in config.named_settings().values():
         setting.sampling()
-    folder = checkpoint_path(config.model)
+    folder = resolve_checkpoint(config.model)
     model = load_model(folder, dtype=config.dtype, device=config.device)
     tokenizer = load_tokenizer(folder)
     engine = Engine(model, tokenizer, num_slots=config.num_slots)

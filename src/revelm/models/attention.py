@@ -17,11 +17,19 @@ class Cache(Protocol):
         """Write the rows' key/value [1, N, Hkv, D], then attend with query [1, N, H, D]; returns [1, N, H, D]."""
         ...
 
+    def align(self, features: Tensor) -> Tensor:
+        """Shifted families: features [1, N, D] of network rows -> [1, N, D] about the rows' own tokens."""
+        ...
+
 
 class Visibility:
-    """A pattern made ready for one forward: the dense mask or the flex block mask is built once, used by each layer."""
+    """A pattern made ready for one forward: the dense mask or the flex block mask is built once, used by each layer.
 
-    def __init__(self, pattern: Pattern, *, is_cuda: bool) -> None:
+    The dense mask is additive, in the queries' ``dtype``: of a boolean one, SDPA would make its own in every layer, and
+    keep them all for the backward pass.
+    """
+
+    def __init__(self, pattern: Pattern, *, dtype: torch.dtype, is_cuda: bool) -> None:
         self.pattern = pattern
         self.mask: Tensor | None = None
         self.block_mask: Any = None
@@ -29,7 +37,8 @@ class Visibility:
             rows, length = pattern.stream.shape
             self.block_mask = _flex()[1](pattern.mask_mod(), rows, None, length, length, device=pattern.stream.device)
         else:
-            self.mask = pattern.dense()
+            seen = pattern.dense()
+            self.mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -float("inf"))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [R, L, H, D], key and value [R, L, Hkv, D] -> [R, L, H, D]."""

@@ -1,22 +1,29 @@
-"""A decoder-only transformer body: RMSNorm, rotary positions, grouped-query attention with q/k norms, SwiGLU.
+"""A decoder-only transformer body: RMSNorm, rotary positions, grouped-query attention, SwiGLU or routed experts.
 
-The Qwen3 shape that SDAR and TraDo use (arXiv 2510.06303). Norms and rotary angles compute in max(fp32, dtype).
-The attention pattern is an argument of the forward; so is the cache. Head and body are apart: callers run the
-head only on the rows whose logits they need.
+The shape that all supported families share; what differs between them is in ``DecoderConfig``. Norms and rotary angles
+compute in max(fp32, dtype). The attention pattern is an argument of the forward; so is the cache. Head and body are
+apart: callers run the head only on the rows whose logits they need.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.utils.checkpoint import checkpoint
 
 from revelm.models.attention import Cache, Visibility
+from revelm.models.experts import ExpertsConfig, SparseMLP
+from revelm.models.feed_forward import SwiGLU
+from revelm.models.rotary import Rope, Rotary, rotate
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of a decoder, in the words of the official config.json."""
+    """Sizes of a decoder, in the words of the official config.json.
+
+    ``experts``: settings of the sparse layers, all but those in ``dense_layers``; None: every layer is dense.
+    ``has_fused_qkv``: queries, keys and values come from one matrix, in this order.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -26,11 +33,15 @@ class DecoderConfig:
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
+    rope: Rope
     rms_norm_eps: float = 1e-6
-    rope_theta: float = 1_000_000.0
     tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    use_qk_norm: bool = True
+    has_qkv_bias: bool = False
+    has_output_bias: bool = False
+    has_qk_norm: bool = True
+    has_fused_qkv: bool = False
+    experts: ExpertsConfig | None = None
+    dense_layers: tuple[int, ...] = ()
 
 
 class RMSNorm(nn.Module):
@@ -47,31 +58,6 @@ class RMSNorm(nn.Module):
         return torch.nn.functional.rms_norm(wide, wide.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
 
 
-class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2021), halves convention; angles from absolute positions.
-
-    Frequencies are computed anew in each forward: a buffer would be rounded to bfloat16 with the weights.
-    """
-
-    def __init__(self, head_dim: int, theta: float) -> None:
-        super().__init__()
-        self.head_dim, self.theta = head_dim, theta
-
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin [R, L, 1, head_dim] for ``positions`` [R, L]."""
-        wide = torch.promote_types(dtype, torch.float32)
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=positions.device) / self.head_dim
-        angle = positions[..., None].to(wide) * (self.theta**-exponent).to(wide)
-        angle = torch.cat((angle, angle), dim=-1)[..., None, :]
-        return angle.cos().to(dtype), angle.sin().to(dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary angles to ``x`` [R, L, H, D]."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
 class Attention(nn.Module):
     """Grouped-query attention; who sees whom comes from outside."""
 
@@ -79,38 +65,32 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         query, shared = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
-        self.o_proj = nn.Linear(query, config.hidden_size, bias=config.attention_bias)
-        norm = (lambda: RMSNorm(config.head_dim, config.rms_norm_eps)) if config.use_qk_norm else nn.Identity
+        self.widths = (query, shared, shared)
+        bias = config.has_qkv_bias
+        self.qkv_proj = nn.Linear(config.hidden_size, sum(self.widths), bias=bias) if config.has_fused_qkv else None
+        if self.qkv_proj is None:
+            self.q_proj = nn.Linear(config.hidden_size, query, bias=bias)
+            self.k_proj = nn.Linear(config.hidden_size, shared, bias=bias)
+            self.v_proj = nn.Linear(config.hidden_size, shared, bias=bias)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=config.has_output_bias)
+        norm = (lambda: RMSNorm(config.head_dim, config.rms_norm_eps)) if config.has_qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], seen: Visibility | Cache) -> Tensor:
         """[R, L, hidden] -> [R, L, hidden]."""
         shape = (*x.shape[:2], -1, self.head_dim)
-        query = rotate(self.q_norm(self.q_proj(x).view(shape)), *angles)
-        key = rotate(self.k_norm(self.k_proj(x).view(shape)), *angles)
-        value = self.v_proj(x).view(shape)
+        query, key, value = (part.view(shape) for part in self._project(x))
+        query, key = rotate(self.q_norm(query), *angles), rotate(self.k_norm(key), *angles)
         if isinstance(seen, Visibility):
             mixed = seen.attend(query, key, value)
         else:
             mixed = seen.attend(self.layer, query, key, value)
         return self.o_proj(mixed.flatten(2))
 
-
-class MLP(nn.Module):
-    """SwiGLU feed-forward (Shazeer 2020)."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] -> [..., hidden]."""
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.qkv_proj is not None:
+            return tuple(part.contiguous() for part in self.qkv_proj(x).split(self.widths, dim=-1))
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
 
 class Layer(nn.Module):
@@ -119,7 +99,10 @@ class Layer(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        if config.experts is None or layer in config.dense_layers:
+            self.mlp: nn.Module = SwiGLU(config.hidden_size, config.intermediate_size)
+        else:
+            self.mlp = SparseMLP(config.experts)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -130,19 +113,24 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids to features: embedding, layers, final norm."""
+    """Token ids to features: embedding, layers, final norm.
+
+    ``recomputes_layers``: in training, keep only the layers' inputs and run each layer again in the backward pass.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.rotary = Rotary(config.rope)
+        self.recomputes_layers = False
 
     def forward(self, tokens: Tensor, positions: Tensor, seen: Visibility | Cache) -> Tensor:
-        """tokens, positions int64 [R, L] -> features [R, L, hidden]."""
+        """tokens, positions int64 [R, L] -> features [R, L, hidden]; row i is what the network says at row i."""
         x = self.embed_tokens(tokens)
         angles = self.rotary(positions, x.dtype)
+        recomputes = self.recomputes_layers and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, angles, seen)
+            x = checkpoint(layer, x, angles, seen, use_reentrant=False) if recomputes else layer(x, angles, seen)
         return self.norm(x)

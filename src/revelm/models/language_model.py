@@ -6,23 +6,36 @@ unscored positions stop at the features.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from revelm.core.types import Family
 from revelm.masks.visibility import Pattern, pattern_for
+from revelm.models.alignment import predecessors
 from revelm.models.attention import Cache, Visibility
 from revelm.models.decoder import Decoder, DecoderConfig
 
+if TYPE_CHECKING:
+    from revelm.models.lora import Adapter
+
 
 class LanguageModel(nn.Module):
-    """Weights of one model. ``config`` is the checkpoint's config.json as loaded; ``family`` its static facts."""
+    """Weights of one model. ``config`` is the checkpoint's config.json as loaded; ``family`` its static facts.
+
+    ``companions``: small files that came with the checkpoint and go with it when it is saved again. ``source``: the
+    directory or hub id that the weights were loaded from. ``adapter``: what is attached (``revelm.models.lora``).
+    ``quantization``: "nf4" when the layers' linear maps are in 4 bits.
+    """
 
     def __init__(self, family: Family, sizes: DecoderConfig, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.family, self.sizes, self.config = family, sizes, dict(config)
+        self.companions: dict[str, bytes] = {}
+        self.source: str | None = None
+        self.adapter: Adapter | None = None
+        self.quantization: str | None = None
         self.decoder = Decoder(sizes)
         self.lm_head = nn.Linear(sizes.hidden_size, sizes.vocab_size, bias=False)
         if sizes.tie_word_embeddings:
@@ -41,12 +54,17 @@ class LanguageModel(nn.Module):
     def body(self, tokens: Tensor, positions: Tensor, pattern: Pattern | None, cache: Cache | None = None) -> Tensor:
         """Features [R, L, hidden] of ``tokens`` int64 [R, L] at absolute ``positions`` [R, L].
 
-        Without a cache, ``pattern`` says who sees whom (the family's own when None). With a cache, the cache does.
+        Row i is about token i, whatever the family's shift. Without a cache, ``pattern`` says who sees whom (the
+        family's own when None). With a cache, the cache does, and aligns the rows of shifted families.
         """
         if cache is not None:
-            return self.decoder(tokens, positions, cache)
-        seen = Visibility(pattern or pattern_for(self.family, positions), is_cuda=tokens.is_cuda)
-        return self.decoder(tokens, positions, seen)
+            features = self.decoder(tokens, positions, cache)
+            return cache.align(features) if self.family.is_shifted else features
+        pattern = pattern or pattern_for(self.family, positions)
+        features = self.decoder(tokens, positions, Visibility(pattern, dtype=self.dtype, is_cuda=tokens.is_cuda))
+        if not self.family.is_shifted:
+            return features
+        return features.gather(1, predecessors(positions, pattern)[..., None].expand_as(features))
 
     def head(self, features: Tensor) -> Tensor:
         """Logits [..., V] of feature rows [..., hidden], in the model's dtype."""
@@ -76,11 +94,13 @@ def initialise(model: LanguageModel, generator: torch.Generator, how: Initialisa
     """Draw random weights in place, as ``how`` says."""
     residual = (2 * model.sizes.num_hidden_layers) ** -0.5
     with torch.no_grad():
+        for buffer in model.buffers():
+            buffer.zero_()
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
                 gain = how.qk_gain if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0
                 parameter.fill_(0.0 if name.endswith("bias") else gain)
                 continue
-            scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            scale = residual if name.removesuffix(".weight").endswith(("o_proj", "down_proj")) else 1.0
             is_embedding = name.endswith("embed_tokens.weight")
             parameter.normal_(0.0, how.embedding_spread if is_embedding else how.spread * scale, generator=generator)

@@ -1,52 +1,154 @@
-"""Models from and to Hugging Face directories: config.json, safetensors shards, official parameter names."""
+"""Models from Hugging Face checkpoints: everything is checked from headers first, then weights stream into place."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from revelm.core.registry import MODELS, build, nearest
+from revelm.core.memory import available_bytes, human
 from revelm.core.types import Family
+from revelm.models.adapter_files import adapter_base
+from revelm.models.checkpoint_files import (
+    LATEST,
+    checkpoint_path,
+    companions,
+    read_model_config,
+    resolve_checkpoint,
+)
+from revelm.models.kind import Kind, kind_of
 from revelm.models.language_model import Initialisation, LanguageModel, initialise
+from revelm.models.lora import load_adapter, merge_lora
+from revelm.models.names import Piece, pieces
+from revelm.models.quantize import BYTES_PER_WEIGHT, check_quantize, nf4_linear, quantisable, replace_linear
+from revelm.models.save import official_state, save_model
+from revelm.models.shards import Stored, stored_tensors
+from revelm.models.special_ids import load_tokenizer, special_ids
+
+__all__ = [
+    "DTYPES",
+    "LATEST",
+    "checkpoint_path",
+    "empty_model",
+    "load_model",
+    "load_tokenizer",
+    "new_model",
+    "official_state",
+    "read_family",
+    "read_model_config",
+    "resolve_checkpoint",
+    "save_model",
+]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-LATEST = "LATEST"
+HEAD, EMBEDDING = "lm_head.weight", "decoder.embed_tokens.weight"
 
 
-def checkpoint_path(path: str | Path) -> Path:
-    """The checkpoint directory that ``path`` means: itself, or what the LATEST file of a run directory names."""
-    folder = Path(path)
-    pointer = folder / LATEST
-    if (folder / "config.json").is_file() or not pointer.is_file():
-        return folder
-    target = folder / pointer.read_text(encoding="utf-8").strip()
-    if not target.is_dir() or target.resolve() == folder.resolve():
-        raise ValueError(f"{pointer} names {target.name!r}, which does not exist; the run directory is incomplete")
-    return checkpoint_path(target)
+def load_model(
+    path_or_id: str | Path,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    quantize: str | None = None,
+    merges_adapter: bool = True,
+) -> LanguageModel:
+    """Load a checkpoint directory, run directory or hub id natively, without remote code.
 
-
-def load_model(path: str | Path, *, dtype: str | torch.dtype = "float32", device: str = "cpu") -> LanguageModel:
-    """Load the checkpoint directory ``path`` natively, without remote code.
-
-    ``dtype``: "float32", "bfloat16", "float16", "float64" or a torch dtype. Raises ValueError (one sentence: the
-    file, what is wrong, the remedy) for anything that is not a complete checkpoint of a known family.
+    ``dtype``: "float32", "bfloat16", "float16", "float64", a torch dtype, or "auto": every tensor as it is stored.
+    ``quantize``: "nf4" keeps the layers' linear maps in 4 bits (CUDA). A directory with an adapter (peft's layout)
+    means its base model with the adapter merged into the weights; or attached, for ``merges_adapter`` False and for
+    4-bit weights. Peak memory is that of the weights. Raises ValueError (one sentence: the file, what is wrong, the
+    remedy) for anything that is not a complete checkpoint of a known family, before memory is spent.
     """
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, allowed: {', '.join(DTYPES)}")
+    if isinstance(dtype, str) and dtype not in (*DTYPES, "auto"):
+        raise ValueError(f"dtype is {dtype!r}, allowed: {', '.join(DTYPES)}, auto")
     place = _device(device)
-    folder = checkpoint_path(path)
+    if quantize is not None:
+        check_quantize(quantize, place)
+    folder = resolve_checkpoint(path_or_id)
+    base = adapter_base(folder)
+    if base is None:
+        model = load_weights(folder, place, dtype=dtype, quantize=quantize)
+        model.source = str(folder.resolve() if Path(path_or_id).expanduser().is_dir() else path_or_id)
+        return model.eval()
+    model = load_model(base, dtype=dtype, device=device, quantize=quantize, merges_adapter=True)
+    load_adapter(model, folder)
+    return (merge_lora(model) if merges_adapter and quantize is None else model).eval()
+
+
+def read_family(path_or_id: str | Path) -> Family:
+    """The facts of a checkpoint (an adapter's: of its base), without its weights; errors as in ``load_model``."""
+    folder = resolve_checkpoint(path_or_id)
+    base = adapter_base(folder)
+    if base is not None:
+        return read_family(base)
     config = read_model_config(folder)
-    kind = _kind(config, folder)
-    model = _empty_model(kind, config, _special_ids(config, folder))
-    _fill(model, kind, _weight_files(folder), folder)
-    return model.to(device=place, dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype).eval()
+    kind = kind_of(config, where=str(folder / "config.json"))
+    return empty_model(kind, config, special_ids(config, folder, kind)).family
+
+
+def load_weights(
+    folder: Path,
+    place: torch.device,
+    *,
+    dtype: str | torch.dtype,
+    quantize: str | None = None,
+    ids: Mapping[str, Any] | None = None,
+) -> LanguageModel:
+    """The model in a checkpoint directory; arguments and errors as in ``load_model``.
+
+    ``ids``: its special ids, for a caller that knows better than the files.
+    """
+    config = read_model_config(folder)
+    kind = kind_of(config, where=str(folder / "config.json"))
+    model = empty_model(kind, config, special_ids(config, folder, kind) if ids is None else ids)
+    stored = stored_tensors(folder)
+    wanted = {piece.official: piece for piece in pieces(model.state_dict(), kind.tables(config))}
+    _check(model, wanted, stored, folder)
+    _check_head(model, wanted, stored)
+    model.companions = companions(folder, config)
+    width = DTYPES[dtype] if isinstance(dtype, str) and dtype != "auto" else dtype
+    packed = {f"{name}.weight" for name in quantisable(model)} if quantize is not None else set()
+    plan = _Plan(wanted, stored, place, None if isinstance(width, str) else width)
+    _fill(model, plan, packed=packed)
+    model.quantization = quantize
+    return model
+
+
+def new_model(
+    config: Mapping[str, Any], *, seed: int, dtype: str = "float32", how: Initialisation | None = None
+) -> LanguageModel:
+    """A randomly initialised model from an official config that carries mask, pad and end-of-turn ids."""
+    kind = kind_of(config)
+    model = empty_model(kind, config, special_ids(config, None, kind)).to_empty(device="cpu").float()
+    tie(model)
+    initialise(model, torch.Generator().manual_seed(seed), how or Initialisation())
+    return model.to(DTYPES[dtype]).eval()
+
+
+def empty_model(kind: Kind, config: Mapping[str, Any], ids: Mapping[str, Any]) -> LanguageModel:
+    """A model of the right shapes on the meta device: no memory. ValueError for a config.json that cannot be."""
+    where = f"config.json of a {kind.model_type} model"
+    try:
+        sizes, family = kind.sizes(config), kind.family(config, ids)
+    except KeyError as error:
+        raise ValueError(f"{where} lacks the field {error}") from error
+    _check_ids(family)
+    if sizes.num_attention_heads % sizes.num_key_value_heads:
+        raise ValueError(
+            f"{where}: {sizes.num_attention_heads} attention heads cannot share {sizes.num_key_value_heads} "
+            "key/value heads evenly"
+        )
+    with torch.device("meta"):
+        return LanguageModel(family, sizes, config)
+
+
+def tie(model: LanguageModel) -> None:
+    """Make the head the embedding again, where the family's config says so."""
+    if model.sizes.tie_word_embeddings:
+        model.lm_head.weight = model.decoder.embed_tokens.weight
 
 
 def _device(name: str) -> torch.device:
@@ -59,162 +161,91 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def new_model(
-    config: Mapping[str, Any], *, seed: int, dtype: str = "float32", how: Initialisation | None = None
-) -> LanguageModel:
-    """A randomly initialised model from an official config that carries mask, pad and end-of-turn ids."""
-    kind = build("models", {"kind": config["model_type"]})
-    model = _empty_model(kind, config, _special_ids(config, None)).to_empty(device="cpu").float()
-    if model.sizes.tie_word_embeddings:
-        model.lm_head.weight = model.decoder.embed_tokens.weight
-    initialise(model, torch.Generator().manual_seed(seed), how or Initialisation())
-    return model.to(DTYPES[dtype]).eval()
-
-
-def save_model(model: LanguageModel, folder: str | Path) -> None:
-    """Write config.json and model.safetensors under official names into ``folder`` (created if missing)."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    kind = build("models", {"kind": model.family.name})
-    config = {**model.config, "model_type": kind.model_type, "architectures": [kind.architecture]}
-    config |= {"dtype": str(model.dtype).removeprefix("torch."), "block_size": model.family.block_size}
-    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(official_state(model), target / WEIGHTS, metadata={"format": "pt"})
-
-
-def official_state(model: LanguageModel) -> dict[str, Tensor]:
-    """Parameters by official name; the head is left out when it is tied to the embedding."""
-    kind = build("models", {"kind": model.family.name})
-    skipped = {"lm_head.weight"} if model.sizes.tie_word_embeddings else set()
-    state = {k: v for k, v in model.state_dict().items() if k not in skipped}
-    return {_translate(k, kind.names, to_official=True): v.detach().contiguous() for k, v in state.items()}
-
-
-def read_model_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint directory; ValueError when the directory is not one."""
-    file = folder / "config.json"
-    if not folder.is_dir():
-        raise ValueError(f"model path {str(folder)!r} is not a directory; give a local checkpoint directory")
-    if not file.is_file():
-        raise ValueError(f"{file} is missing: not a checkpoint directory, or one that was only half written")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); the checkpoint is damaged") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds a {type(config).__name__}, expected an object of fields")
-    return config
-
-
-def _kind(config: Mapping[str, Any], folder: Path) -> Any:
-    name = config.get("model_type")
-    if name not in MODELS:
-        hint = nearest(str(name), MODELS)
-        known = ", ".join(sorted(MODELS))
-        raise ValueError(f"{folder / 'config.json'}: model_type {name!r} is not known{hint}; known: {known}")
-    return build("models", {"kind": name})
-
-
-def _special_ids(config: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Mask, pad and stop ids: from config.json, else from the checkpoint's tokenizer."""
-    mask, pad, stop = (config.get(f"{name}_token_id") for name in ("mask", "pad", "eos"))
-    if folder is not None and (mask is None or pad is None or stop is None):
-        from revelm.data.tokenizer import load_tokenizer
-
-        tokenizer = load_tokenizer(folder)
-        mask = tokenizer.mask_token_id if mask is None else mask
-        pad = tokenizer.pad_token_id if pad is None else pad
-        stop = tokenizer.eos_token_id if stop is None else stop
-    if mask is None:
-        raise ValueError(f"{folder}: no mask token: config.json has no mask_token_id and the tokenizer has none either")
-    stops = [] if stop is None else stop if isinstance(stop, list) else [stop]
-    pad = pad if pad is not None else (stops[0] if stops else mask)
-    return {"mask_id": mask, "pad_id": pad, "stop_ids": stops}
-
-
-def _empty_model(kind: Any, config: Mapping[str, Any], special_ids: Mapping[str, Any]) -> LanguageModel:
-    try:
-        sizes, family = kind.sizes(config), kind.family(config, special_ids)
-    except KeyError as error:
-        raise ValueError(f"config.json of a {kind.model_type} model lacks the field {error}") from error
-    _check_ids(family)
-    with torch.device("meta"):
-        return LanguageModel(family, sizes, config)
-
-
 def _check_ids(family: Family) -> None:
     for name, token in (("mask", family.mask_id), ("pad", family.pad_id), *(("stop", i) for i in family.stop_ids)):
-        if not 0 <= token < family.vocab_size:
+        is_absent = name == "mask" and family.attention == "causal" and not family.banned_ids
+        if not is_absent and not (isinstance(token, int) and 0 <= token < family.vocab_size):
             raise ValueError(f"{name} token id {token} lies outside the vocabulary of {family.vocab_size} entries")
     if family.attention == "block" and (not isinstance(family.block_size, int) or family.block_size < 1):
         raise ValueError(f"config.json: block_size is {family.block_size!r}, must be an integer of at least 1")
 
 
-def _weight_files(folder: Path) -> dict[str, Path]:
-    """Official tensor name -> file that holds it."""
-    index = folder / INDEX
-    if index.is_file():
-        table = _weight_map(index)
-        missing = sorted({f for f in table.values() if not (folder / f).is_file()})
-        if missing:
-            raise ValueError(f"{index} names {missing[0]}, which is missing: the checkpoint is incomplete")
-        return {name: folder / file for name, file in table.items()}
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise ValueError(f"{file} is missing: not a checkpoint directory, or one that was only half written")
-    with _opened(file) as handle:
-        return dict.fromkeys(handle.keys(), file)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{index} is not an index of tensor names; the checkpoint is damaged") from error
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged or truncated ({error}); copy the checkpoint again") from error
-
-
-def _fill(model: LanguageModel, kind: Any, files: Mapping[str, Path], folder: Path) -> None:
-    """Stream every tensor from disk into the meta-device model; names and shapes must match exactly."""
-    wanted = {_translate(k, kind.names, to_official=True): (k, v) for k, v in model.state_dict().items()}
-    tied = model.sizes.tie_word_embeddings
-    missing = [n for n in wanted if n not in files and not (tied and n == "lm_head.weight")]
+def _check(model: LanguageModel, wanted: Mapping[str, Piece], stored: Mapping[str, Stored], folder: Path) -> None:
+    """Names and shapes of the files against those that config.json implies."""
+    state, is_tied = model.state_dict(), model.sizes.tie_word_embeddings
+    heads = {name for name, piece in wanted.items() if piece.native == HEAD} if is_tied else set()
+    missing = [n for n in wanted if n not in stored and n not in heads]
     if missing:
         raise ValueError(f"{folder} lacks {len(missing)} of {len(wanted)} tensors, the first is {missing[0]!r}")
-    unknown = [n for n in files if n not in wanted]
+    unknown = [n for n in stored if n not in wanted and not n.endswith("rotary_emb.inv_freq")]
     if unknown:
         raise ValueError(f"{folder} has {len(unknown)} tensors that its config does not, such as {unknown[0]!r}")
-    state: dict[str, Tensor] = {}
-    for file in sorted(set(files.values())):
-        with _opened(file) as handle:
-            names = [name for name, home in files.items() if home == file]
-            absent = sorted(set(names) - set(handle.keys()))
-            if absent:
-                raise ValueError(f"{file} lacks {absent[0]!r}, which {INDEX} puts there; the checkpoint is incomplete")
-            for name in names:
-                state[wanted[name][0]] = _checked(handle.get_tensor(name), wanted[name][1], name, file)
-    if tied:
-        state["lm_head.weight"] = state["decoder.embed_tokens.weight"]
-    model.load_state_dict(state, assign=True)
-    if tied:
-        model.lm_head.weight = model.decoder.embed_tokens.weight
+    for name, piece in wanted.items():
+        expected = tuple(piece.of(state).shape)
+        if name in stored and stored[name].shape != expected:
+            found = list(stored[name].shape)
+            raise ValueError(f"{stored[name].file}: {name} has shape {found}, config.json implies {list(expected)}")
 
 
-def _checked(tensor: Tensor, expected: Tensor, name: str, file: Path) -> Tensor:
-    if tensor.shape != expected.shape:
-        raise ValueError(f"{file}: {name} has shape {list(tensor.shape)}, config.json implies {list(expected.shape)}")
-    return tensor
+def _check_head(model: LanguageModel, wanted: Mapping[str, Piece], stored: Mapping[str, Stored]) -> None:
+    """A tied head may be stored all the same, as long as it is the embedding."""
+    ends = {p.native: stored[n] for n, p in wanted.items() if p.native in (HEAD, EMBEDDING) and n in stored}
+    if model.sizes.tie_word_embeddings and HEAD in ends and not ends[HEAD].has_bytes_of(ends[EMBEDDING]):
+        raise ValueError(
+            f"config.json: tie_word_embeddings is true, but {HEAD} in {ends[HEAD].file} differs from the embedding; "
+            "set it to false"
+        )
 
 
-def _translate(name: str, table: tuple[tuple[str, str], ...], *, to_official: bool) -> str:
-    for official, native in table:
-        old, new = (native, official) if to_official else (official, native)
-        if name.startswith(old):
-            return new + name[len(old) :]
-    raise AssertionError(f"parameter {name} has no name in the family's table")
+@dataclass(frozen=True)
+class _Plan:
+    """What goes where: official name -> native piece, official name -> file, the device, the dtype (None: its own)."""
+
+    wanted: Mapping[str, Piece]
+    stored: Mapping[str, Stored]
+    place: torch.device
+    dtype: torch.dtype | None
+
+
+def _fill(model: LanguageModel, plan: _Plan, *, packed: Set[str] = frozenset()) -> None:
+    """Allocate every tensor once, in its final dtype and place, and read the files into it.
+
+    Buffers (routing biases) always keep their own dtype or the module's fp32. Matrices in ``packed`` (native names) are
+    read one at a time and replaced by their 4-bit form.
+    """
+    used = {name: piece for name, piece in plan.wanted.items() if name in plan.stored}
+    if model.sizes.tie_word_embeddings:
+        used = {name: piece for name, piece in used.items() if piece.native != HEAD}
+    kept = {name for name, _ in model.named_buffers()} if plan.dtype is not None else set()
+    dtypes = {p.native: plan.dtype if p.native not in kept else None for p in used.values()}
+    dtypes = {p.native: dtypes[p.native] or plan.stored[n].dtype for n, p in used.items()}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in dtypes}
+    widths = {name: BYTES_PER_WEIGHT if name in packed else dtypes[name].itemsize for name in shapes}
+    _check_room(sum(int(shape.numel() * widths[name]) for name, shape in shapes.items()), plan.place)
+
+    def empty(name: str) -> Tensor:
+        return torch.empty(shapes[name], dtype=dtypes[name], device=plan.place)
+
+    state = {name: empty(name) for name in shapes if name not in packed}
+    order = sorted(used, key=lambda name: (str(plan.stored[name].file), plan.stored[name].begin))
+    for name in order:
+        if used[name].native not in packed:
+            plan.stored[name].read_into(used[name].of(state))
+    if model.sizes.tie_word_embeddings:
+        state[HEAD] = state[EMBEDDING]
+    model.load_state_dict(state, assign=True, strict=not packed)
+    tie(model)
+    for name in order:
+        if (native := used[name].native) in packed:
+            weight = empty(native)
+            plan.stored[name].read_into(weight)
+            replace_linear(model, native.removesuffix(".weight"), weight, make=nf4_linear)
+
+
+def _check_room(needed: int, place: torch.device) -> None:
+    room = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else available_bytes()
+    if room is not None and needed > room:
+        raise ValueError(
+            f"the weights need {human(needed)}, {place} has {human(room)} free; load with dtype='bfloat16', or on a "
+            "larger device"
+        )

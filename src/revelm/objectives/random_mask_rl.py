@@ -1,7 +1,8 @@
 """RL with random masking: TraceRL's baseline, blind to the order of reveals (UniGRPO's idea, arXiv 2505.15809).
 
-Each hidden copy of a block draws one mask rate and hides tokens at random; what is hidden is predicted. Contexts are
-not those the tokens were decided in, so the behaviour policy is evaluated on the same masks before the update.
+Each hidden copy of a block (full attention: of the whole response) draws one mask rate and hides tokens at random; what
+is hidden is predicted. Contexts are not those the tokens were decided in, so the behaviour policy is evaluated on the
+same masks before the update.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,17 @@ import numpy as np
 
 from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
-from revelm.objectives.block_sft import drawn_rows, random_copies
 from revelm.objectives.objective import Need
 from revelm.objectives.policy import PolicyObjective, token_weights
+from revelm.objectives.random_copies import drawn_rows, random_copies
 from revelm.objectives.rows import Row, collate
-from revelm.objectives.trace_rl import episode_row
+from revelm.objectives.trace_rl import episode_rows
 
 
 @dataclass(frozen=True)
 class RandomMaskRL(PolicyObjective):
-    """``num_masks``: hidden copies per block; ``low``, ``high``: range of the mask rate, one draw per copy."""
+    """``num_masks``: hidden copies per block, or per response; ``low``, ``high``: range of the mask rate, one draw per
+    copy."""
 
     num_masks: int = 1
     low: float = 0.1
@@ -39,19 +41,20 @@ class RandomMaskRL(PolicyObjective):
         return frozenset({"behaviour"})
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
-        """One row per response: its clean text and ``num_masks`` randomly hidden copies of every block."""
+        """Block models: one row per response, its clean text and ``num_masks`` randomly hidden copies of every block.
+        Full attention: ``num_masks`` rows per response; what lies behind its stop is hidden and not predicted."""
         rows = drawn_rows(
-            lambda attempt: [self._row(sample, family, (seed, sample.key, attempt)) for sample in samples]
+            lambda attempt: [row for s in samples for row in self._rows(s, family, (seed, s.key, attempt))]
         )
         return collate(rows, family)
 
-    def _row(self, sample: Episode, family: Family, seed: tuple[int, int, int]) -> Row | None:
+    def _rows(self, sample: Episode, family: Family, seed: tuple[int, int, int]) -> list[Row]:
         trajectory = sample.trajectory
         start = len(trajectory.prompt_ids)
+        size = trajectory.block_size if family.attention == "block" else start + len(trajectory.completion_ids)
         rng = np.random.default_rng(seed)
-        seen, _ = random_copies(
-            (start, start + trajectory.stop_length), trajectory.block_size, rng, (self.low, self.high, self.num_masks)
-        )
+        noise = (self.low, self.high, self.num_masks)
+        seen, _ = random_copies((start, start + trajectory.stop_length), size, rng, noise)
         if not seen.target.any():
-            return None
-        return episode_row(sample, seen, family, token_weights(seen.target, self.normalisation))
+            return []
+        return episode_rows(sample, seen, family, token_weights(seen.target, self.normalisation))

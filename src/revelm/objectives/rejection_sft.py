@@ -2,32 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from revelm.core.types import Family
+from revelm.core.types import Attention, Family
 from revelm.objectives.batch import Batch, Episode, Loss, Scored, Text
 from revelm.objectives.block_sft import BlockSFT
+from revelm.objectives.masked_sft import MaskedSFT, Weighting, masked_loss
 from revelm.objectives.objective import Need
+from revelm.objectives.random_mask_sft import RandomMaskSFT
 from revelm.trajectories.replay import canvas
 
 
 @dataclass(frozen=True)
 class RejectionSFT:
-    """Keeps answers with a score of at least ``min_score`` that ended with a stop; trains on them as ``BlockSFT``."""
+    """Keeps answers with a score of at least ``min_score`` that ended with a stop, and learns them by supervised
+    fine-tuning: ``BlockSFT`` for block models, ``RandomMaskSFT`` for full attention.
+
+    ``num_pad`` (full attention): pad tokens learnt behind the stop, as far as the decoded canvas reached.
+    """
 
     min_score: float = 1.0
     low: float = 0.1
     high: float = 1.0
     num_masks: int = 1
-    weighting: Literal["elbo", "none"] = "elbo"
+    weighting: Weighting = "elbo"
+    num_pad: int = 0
 
     def __post_init__(self) -> None:
-        self._sft()
+        self._sft("block")
+        if self.num_pad < 0:
+            raise ValueError(f"objective.num_pad is {self.num_pad}, must be at least 0")
 
-    def _sft(self) -> BlockSFT:
-        return BlockSFT(low=self.low, high=self.high, num_masks=self.num_masks, weighting=self.weighting)
+    def _sft(self, attention: Attention) -> MaskedSFT:
+        kind = BlockSFT if attention == "block" else RandomMaskSFT
+        return kind(low=self.low, high=self.high, num_masks=self.num_masks, weighting=self.weighting)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -41,14 +50,20 @@ class RejectionSFT:
         return [replace(s, credit=1.0) for s in good]
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
-        """Block SFT rows of the responses up to their stop."""
-        return self._sft().prepare([_text(s) for s in samples], family, seed)
+        """Rows of the responses up to their stop, and of the pads behind it."""
+        if self.num_pad and family.attention == "block":
+            raise ValueError(
+                f"objective.num_pad is {self.num_pad}, but {family.name} decodes block by block and learns the pads of "
+                "its last block in any case; leave it out"
+            )
+        return self._sft(family.attention).prepare([self._text(s, family.pad_id) for s in samples], family, seed)
 
     def judge(self, scored: Scored, batch: Batch) -> Loss:
-        """The block SFT loss."""
-        return self._sft().judge(scored, batch)
+        """The loss of supervised fine-tuning."""
+        return masked_loss(scored, batch)
 
-
-def _text(sample: Episode) -> Text:
-    start = len(sample.trajectory.prompt_ids)
-    return Text(canvas(sample.trajectory)[: start + sample.trajectory.stop_length], start, sample.key)
+    def _text(self, sample: Episode, pad_id: int) -> Text:
+        record = sample.trajectory
+        start = len(record.prompt_ids)
+        pads = np.full(min(self.num_pad, len(record.completion_ids) - record.stop_length), pad_id, dtype=np.int64)
+        return Text(np.concatenate((canvas(record)[: start + record.stop_length], pads)), start, sample.key)

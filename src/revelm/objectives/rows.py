@@ -1,7 +1,9 @@
-"""Rows of a block model: one clean text, then hidden copies of its blocks: ``[clean | copy | copy ...]``.
+"""Rows of training batches: hidden copies of a text, laid out so that each sees what the model saw while decoding.
 
-Each hidden copy sees the clean blocks before its own and itself (``revelm.masks.visibility``), so all rounds of a
-response share one clean text in one row. Clean blocks that no copy looks back at are left out.
+Block models: one clean text, then hidden copies of its blocks, ``[clean | copy | copy ...]``. Each copy sees the clean
+blocks before its own and itself (``revelm.masks.visibility``), so all rounds of a response share one clean text in one
+row. Clean blocks that no copy looks back at are left out. Full attention: nothing can be shared; every hidden copy is
+a row of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from revelm.core.types import Family
+from revelm.core.types import Family, require_diffusion
 from revelm.masks.visibility import CLEAN, PADDING
 from revelm.objectives.batch import Batch
 from revelm.trajectories.replay import Copies
 
+Piece = tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 _GRIDS = ("tokens", "positions", "stream", "block", "sequence")
 
 
@@ -29,9 +32,51 @@ class Row:
     count: float
 
 
-def block_row(
-    ids: np.ndarray, copies: Copies, family: Family, *, grid_offset: int = 0
-) -> tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]:
+def sample_rows(ids: np.ndarray, copies: Copies, family: Family, *, grid_offset: int = 0) -> list[Piece]:
+    """Labels, scored places and targets of every row of one sample: one row for block models, else one per copy.
+
+    ``ids`` int64 [L]: the text up to the end of the last copied block; for full attention the whole canvas, as wide as
+    ``copies.hidden`` (``grid_offset`` has no meaning there). The targets of all rows one after another are in the order
+    of ``copies.target`` flattened: numbers per target are made once and cut by ``cut_columns``.
+    """
+    require_diffusion(family)
+    if family.attention == "block":
+        return [block_row(ids, copies, family, grid_offset=grid_offset)]
+    return [
+        canvas_row(ids, hidden, target, family) for hidden, target in zip(copies.hidden, copies.target, strict=True)
+    ]
+
+
+def cut_columns(columns: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
+    """``columns`` of a whole sample [n], cut into those of its rows."""
+    ends = np.cumsum([len(targets) for _, _, targets in pieces])
+    cut = {name: np.split(values, ends[:-1]) for name, values in columns.items()}
+    return [{name: parts[i] for name, parts in cut.items()} for i in range(len(pieces))]
+
+
+def target_positions(copies: Copies, grid_offset: int) -> np.ndarray:
+    """Absolute position of every target, int64 [n], in row order. A canvas is one block from 0, with grid offset 0."""
+    size = copies.hidden.shape[1]
+    position = copies.block[:, None] * size + grid_offset + np.arange(size)
+    return position[copies.target]
+
+
+def canvas_row(ids: np.ndarray, hidden: np.ndarray, target: np.ndarray, family: Family) -> Piece:
+    """Labels, scored places and targets of a canvas ``ids`` int64 [L], hidden and predicted where bool [L] says so."""
+    assert ids.shape == hidden.shape, "a full-attention copy covers the whole canvas"
+    zeros = np.zeros(len(ids), dtype=np.int64)
+    labels = {
+        "tokens": np.where(hidden, family.mask_id, ids),
+        "positions": np.arange(len(ids)),
+        "stream": np.full(len(ids), CLEAN + 1),
+        "block": zeros,
+        "sequence": zeros,
+    }
+    chosen = np.flatnonzero(target)
+    return labels, chosen, ids[chosen]
+
+
+def block_row(ids: np.ndarray, copies: Copies, family: Family, *, grid_offset: int = 0) -> Piece:
     """Labels, scored places and targets of one row.
 
     ``ids`` int64 [L] clean tokens up to the end of the last copied block. Scored places are in the order of

@@ -1,7 +1,8 @@
 """TraceRL: reinforcement learning on the order in which tokens were really revealed (arXiv 2509.06949, section 4).
 
-Every token is scored in the context it was decided in. With shrinkage s, s neighbouring steps of a block are merged
-into one round: fewer forwards, contexts with up to s - 1 steps less revealed than there were.
+Every token is scored in the context it was decided in. With shrinkage s, s neighbouring steps of a block (full
+attention: of a window) are merged into one round: fewer forwards, contexts with up to s - 1 steps less revealed than
+there were.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,8 @@ from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.objective import Need
 from revelm.objectives.policy import PolicyObjective, token_weights
-from revelm.objectives.rows import Row, block_row, collate
-from revelm.trajectories.record import Trajectory
-from revelm.trajectories.replay import Copies, canvas, copies
+from revelm.objectives.rows import Row, collate, cut_columns, sample_rows, target_positions
+from revelm.trajectories.replay import Copies, canvas, contexts, copies
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,35 @@ class TraceRL(PolicyObjective):
         return frozenset() if self.shrinkage == 1 else frozenset({"behaviour"})
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
-        """One row per response: its clean text and one hidden copy per block and round."""
+        """Block models: one row per response, its clean text and one hidden copy per block and round. Full
+        attention: one row per round."""
         del seed
-        rows = [self._row(sample, family) for sample in samples]
-        return collate([row for row in rows if row is not None], family)
+        return collate([row for sample in samples for row in self._rows(sample, family)], family)
 
-    def _row(self, sample: Episode, family: Family) -> Row | None:
-        trajectory = sample.trajectory
-        seen = copies(trajectory, self.shrinkage)
+    def _rows(self, sample: Episode, family: Family) -> list[Row]:
+        replay = copies if family.attention == "block" else contexts
+        seen = replay(sample.trajectory, self.shrinkage)
         if not seen.target.any():
-            return None
-        return episode_row(sample, seen, family, token_weights(seen.target, self.normalisation))
+            return []
+        return episode_rows(sample, seen, family, token_weights(seen.target, self.normalisation))
 
 
-def episode_row(sample: Episode, seen: Copies, family: Family, weight: np.ndarray) -> Row:
-    """A row that scores the targets of ``seen`` with the sample's credit and its recorded log-probabilities."""
+def episode_rows(sample: Episode, seen: Copies, family: Family, weight: np.ndarray) -> list[Row]:
+    """Rows that score the targets of ``seen`` with the sample's credit and its recorded log-probabilities.
+
+    ``weight`` float64 [n], per target of ``seen``; a row's share of the denominator is the sum of its weights.
+    """
     trajectory = sample.trajectory
-    labels, scored, targets = block_row(canvas(trajectory), seen, family, grid_offset=trajectory.grid_offset)
-    place = _completion_places(trajectory, seen)
+    offset = trajectory.grid_offset if family.attention == "block" else 0
+    pieces = sample_rows(canvas(trajectory), seen, family, grid_offset=offset)
+    place = target_positions(seen, offset) - len(trajectory.prompt_ids)
     columns = {
         "weight": weight,
-        "credit": np.full(len(targets), sample.credit),
+        "credit": np.full(len(place), sample.credit),
         "behaviour": trajectory.logprob[place].astype(np.float64),
-        "temperature": np.full(len(targets), float(trajectory.sampling["temperature"])),
+        "temperature": np.full(len(place), float(trajectory.sampling["temperature"])),
     }
-    return Row(labels, scored, targets, columns, float(weight.sum()))
-
-
-def _completion_places(trajectory: Trajectory, seen: Copies) -> np.ndarray:
-    """Index within the completion of every target, in row order."""
-    size = trajectory.block_size
-    position = seen.block[:, None] * size + trajectory.grid_offset + np.arange(size)
-    return position[seen.target] - len(trajectory.prompt_ids)
+    return [
+        Row(*piece, part, float(part["weight"].sum()))
+        for piece, part in zip(pieces, cut_columns(columns, pieces), strict=True)
+    ]

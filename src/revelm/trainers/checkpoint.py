@@ -1,7 +1,8 @@
 """Checkpoints: complete or absent, never half a one, and everything a run needs to go on as if never interrupted.
 
 ``checkpoint-<step>/`` is a Hugging Face directory plus ``trainer/`` (optimiser, schedule position, random states, data
-cursor). It is filled under another name, flushed to disk and renamed; then the ``LATEST`` file is replaced.
+cursor). Where an adapter is trained, the directory is that adapter's in peft's layout: it names its base model and does
+not copy it. It is filled under another name, flushed to disk and renamed; then the ``LATEST`` file is replaced.
 """
 
 import json
@@ -17,6 +18,7 @@ from revelm.core.atomic import atomic_directory, write_text_atomic
 from revelm.data.tokenizer import save_tokenizer
 from revelm.models.language_model import LanguageModel
 from revelm.models.load import LATEST, save_model
+from revelm.models.lora import save_adapter
 from revelm.trainers.optimizer import Optimizer
 
 PREFIX = "checkpoint-"
@@ -28,7 +30,10 @@ def save_checkpoint(
     """Write ``checkpoint-<step>`` below ``run`` and point LATEST at it. ``cursor`` is plain JSON data."""
     target = run / f"{PREFIX}{step}"
     with atomic_directory(target) as folder:
-        save_model(model, folder)
+        if model.adapter is None:
+            save_model(model, folder)
+        else:
+            save_adapter(model, folder)
         save_tokenizer(tokenizer, folder)
         trainer = folder / "trainer"
         trainer.mkdir()

@@ -2,21 +2,34 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from revelm.core.config import Schema, Spec
 from revelm.eval.config import EvaluationSpec, SettingSpec
+from revelm.models.lora import LoraSpec
 
 Dtype = Literal["float32", "float64", "bfloat16"]
 
 
 class ModelSpec(Schema):
-    """Where the weights come from. ``block_size``: what the run expects; an error if the checkpoint has another."""
+    """Where the weights come from. ``block_size``: what the run expects; an error if the checkpoint has another.
+
+    ``lora``: train an adapter only; an adapter at ``path`` goes on, and is merged where ``lora`` is not given.
+    ``quantize``: keep the frozen weights in 4 bits, under an adapter (CUDA).
+    """
 
     path: str
     dtype: Dtype = "float32"
     device: str = "cpu"
     block_size: int | None = None
+    lora: LoraSpec | None = None
+    quantize: Literal["nf4"] | None = None
+
+    @model_validator(mode="after")
+    def _check_trainable(self) -> "ModelSpec":
+        if self.quantize is not None and self.lora is None:
+            raise ValueError("4-bit weights are not trained; give model.lora as well, e.g. model.lora.rank=16")
+        return self
 
 
 class OptimizerSpec(Schema):
@@ -36,11 +49,15 @@ class OptimizerSpec(Schema):
 
 
 class TrainSpec(Schema):
-    """``steps``: rounds of the loop. ``max_positions``: padded positions of one micro-batch (memory, never results)."""
+    """``steps``: rounds of the loop. ``max_positions``: padded positions of one micro-batch (memory, never results).
+
+    ``recompute_layers``: activation checkpointing: keep only layer inputs, run each layer again in the backward pass.
+    """
 
     steps: int = Field(ge=1)
     seed: int = 0
     max_positions: int = Field(8192, ge=1)
+    recompute_layers: bool = False
     save_every: int = Field(0, ge=0)
     keep_checkpoints: int = Field(2, ge=1)
 
@@ -54,7 +71,7 @@ class DataSpec(Schema):
 
 
 class SFTConfig(Schema):
-    """One supervised run."""
+    """One supervised run. ``objective``: when it or its kind is not given, the one that fits the model's attention."""
 
     model: ModelSpec
     train: TrainSpec
@@ -62,7 +79,7 @@ class SFTConfig(Schema):
     task: Spec | None = None
     data: DataSpec = DataSpec()
     batch_size: int = Field(64, ge=1)
-    objective: Spec = Field(default_factory=lambda: {"kind": "block_sft"})
+    objective: Spec | None = None
     optimizer: OptimizerSpec = OptimizerSpec(learning_rate=1e-4)
     resume: bool = False
 
@@ -98,3 +115,9 @@ class RLConfig(Schema):
     eval: EvaluationSpec = EvaluationSpec()
     eval_every: int = Field(0, ge=0)
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _check_dropout(self) -> "RLConfig":
+        if self.model.lora is not None and self.model.lora.dropout:
+            raise ValueError("model.lora.dropout must be 0 in RL: answers are drawn, and credited, without dropout")
+        return self

@@ -17,12 +17,12 @@ from revelm.core.atomic import atomic_directory, write_json_atomic, write_text_a
 from revelm.core.config import Schema, Spec, apply_overrides, dump_yaml, load_config, merge, parse_config
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
-from revelm.data.tokenizer import build_tiny_tokenizer, load_tokenizer, save_tokenizer, token_pieces
+from revelm.data.tokenizer import build_tiny_tokenizer, save_tokenizer, token_pieces
 from revelm.engine.engine import Engine
 from revelm.eval.config import EvaluationSpec
 from revelm.eval.run import evaluate, select_problems
 from revelm.models.language_model import Initialisation
-from revelm.models.load import LATEST, checkpoint_path, load_model, new_model, save_model
+from revelm.models.load import LATEST, checkpoint_path, load_model, load_tokenizer, new_model, save_model
 from revelm.trainers import rl, sft
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.run_log import METRICS
@@ -105,7 +105,7 @@ def _check(config: QuickstartConfig) -> None:
     task = build("tasks", config.task, field="task")
     task.problems("train")
     select_problems(task, config.eval)
-    build("objectives", sft_config(config, Path("model"), Path("sft")).objective, field="sft.objective")
+    sft.check_objective(sft_config(config, Path("model"), Path("sft")).objective, field="sft.objective")
     build("objectives", rl_config(config, Path("model"), Path("rl")).objective, field="rl.objective")
 
 

@@ -4,6 +4,7 @@ Every step takes the next ``batch_size`` samples of a seeded permutation of each
 which samples come next; noise is seeded by (run, step, sample). A resumed run therefore goes on bit for bit.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 from revelm.core.grid import padded_length
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
-from revelm.core.types import Family
+from revelm.core.types import Family, require_diffusion
 from revelm.data.chat_rows import read_chat_rows
 from revelm.data.stream import stream
 from revelm.data.tokenizer import encode_demonstration
 from revelm.objectives.batch import Text
+from revelm.objectives.masked_sft import SFT_KINDS, MaskedSFT
 from revelm.objectives.objective import RLObjective
 from revelm.tasks.task import DemonstrationTask
 from revelm.trainers.config import SFTConfig
@@ -28,15 +30,18 @@ from revelm.trainers.update import update
 
 def run(config: SFTConfig) -> Path:
     """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
-    objective = build("objectives", config.objective, field="objective")
-    if isinstance(objective, RLObjective):
-        kind = config.objective["kind"]
-        raise ValueError(f"objective.kind: {kind!r} learns from scored answers; train with it by `revelm rl`")
+    check_objective(config.objective, field="objective")
     demonstrations = _demonstrations(config)
     session = open_session(
-        config, model=config.model, train=config.train, optimizer=config.optimizer, updates_per_step=1
+        config,
+        model=config.model,
+        train=config.train,
+        optimizer=config.optimizer,
+        updates_per_step=1,
+        settle=settle_objective,
     )
-    texts = encode_texts(demonstrations, session.tokenizer, session.model.family)
+    objective = build("objectives", session.config.objective, field="objective")
+    texts = encode_texts(demonstrations, session.tokenizer, session.model.family, objective=objective)
     total = config.train.steps
     with RunLog(session.run, phase="sft", total=total, start=session.step) as log, interruptible() as interrupt:
         while session.step < total and not interrupt.is_requested:
@@ -49,6 +54,26 @@ def run(config: SFTConfig) -> Path:
                 session.save()
     close_session(session, is_interrupted=interrupt.is_requested)
     return session.run
+
+
+def check_objective(spec: Mapping[str, Any] | None, *, field: str) -> None:
+    """ValueError for an objective that cannot be built, or not be used here; before the model is known.
+
+    Without a kind, its fields are looked up where every default objective's fields are known.
+    """
+    given = {"kind": SFT_KINDS["full"], **(spec or {})}
+    if isinstance(build("objectives", given, field=field), RLObjective):
+        raise ValueError(f"{field}.kind: {given['kind']!r} learns from scored answers; train with it by `revelm rl`")
+
+
+def settle_objective(config: SFTConfig, family: Family) -> SFTConfig:
+    """``config`` with the objective that ``family`` needs where none is named. ValueError when it cannot be trained."""
+    require_diffusion(family)
+    spec = {"kind": SFT_KINDS[family.attention], **(config.objective or {})}
+    objective = build("objectives", spec, field="objective")
+    if isinstance(objective, MaskedSFT):
+        objective.check_family(family)
+    return config.model_copy(update={"objective": spec})
 
 
 def _step(session: Session, objective: Any, texts: list[Text], config: SFTConfig) -> dict[str, float]:
@@ -70,7 +95,7 @@ def _demonstrations(config: SFTConfig) -> list[Any]:
     return list(task.demonstrations(config.data.num, config.data.seed))
 
 
-def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family) -> list[Text]:
+def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family, *, objective: Any) -> list[Text]:
     """Demonstrations as token ids. ValueError, with its number, for a sample that is refused or too long."""
     texts = []
     for i, demonstration in enumerate(demonstrations):
@@ -78,11 +103,14 @@ def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family) -> l
             ids, prompt_length = encode_demonstration(tokenizer, demonstration.messages)
         except ValueError as error:
             raise ValueError(f"data row {i + 1}: {error}") from error
-        size = padded_length(len(ids), family.block_size or 1)
+        if isinstance(objective, MaskedSFT):
+            size = objective.num_positions(len(ids), family)
+        else:
+            size = padded_length(len(ids), family.block_size or 1)
         if size > family.max_length:
             raise ValueError(
-                f"data row {i + 1} has {len(ids)} tokens, in whole blocks {size}; the model has {family.max_length} "
-                "positions; shorten or remove the row"
+                f"data row {i + 1} has {len(ids)} tokens and takes {size} positions; the model has "
+                f"{family.max_length}; shorten or remove the row"
             )
         texts.append(Text(np.array(ids, dtype=np.int64), prompt_length, i))
     if not texts:

@@ -36,6 +36,8 @@ class Trajectory:
     request was admitted from 1; both are -1 where a position was never revealed (its id is then the mask id).
     ``logprob`` is log-softmax of (logits with banned ids at -inf) / temperature, before top-k and top-p; at
     temperature 0 it equals ``logprob_t1``, the same at temperature 1. ``is_filtered``: top-k or top-p was on.
+    Full attention: the completion is the whole canvas, ``block_size`` the window it was decoded in, and windows are
+    counted from the end of the prompt, which is ``grid_offset``.
     """
 
     prompt_ids: np.ndarray  # int32 [P]

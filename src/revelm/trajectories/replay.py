@@ -1,9 +1,10 @@
-"""From a trajectory back to what the model saw: hidden copies of blocks, round by round.
+"""From a trajectory back to what the model saw: hidden copies of blocks, or of the canvas, round by round.
 
 Block models decode block after block, so the context of a denoising step is: every earlier block clean, the own block
-with what earlier steps revealed. Replay lists these contexts as hidden copies. TraceRL (arXiv 2509.06949, section 4)
-trains on them in rounds: with shrinkage s, s neighbouring steps of a block form one round, and round r of a block
-hides everything revealed in round r or later, and predicts what round r revealed.
+with what earlier steps revealed. Full-attention models see the whole canvas at every step, of which they decode one
+window after another. Replay lists these contexts as hidden copies. TraceRL (arXiv 2509.06949, section 4) trains on them
+in rounds: with shrinkage s, s neighbouring steps of a block or window form one round, and round r hides everything
+revealed in round r or later, and predicts what round r revealed.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from revelm.trajectories.record import NEVER, Trajectory
 
 @dataclass(frozen=True)
 class Copies:
-    """C hidden copies of blocks of one sequence.
+    """C hidden copies of blocks of one sequence, or of its whole canvas (then B is its length, and ``block`` is 0).
 
     ``block`` int64 [C], index on the grid; ``round`` int64 [C]; ``hidden`` and ``target`` bool [C, B]: which positions
     show the mask, and which of them are predicted.
@@ -75,6 +76,31 @@ def copies(
         hidden[i, column] = last[members] >= copy_round[i]
         target[i, column] = (order[members] == copy_round[i]) & is_target[members]
     return Copies(copy_block, copy_round, hidden, target)
+
+
+def contexts(trajectory: Trajectory, shrinkage: int = 1, *, beyond_stop: bool = False) -> Copies:
+    """One hidden copy of the whole canvas per (window, round) that predicts at least one token: full attention.
+
+    Hidden are the completion places that this or a later round of the window reveals, all later windows, and what was
+    never revealed. Targets are those of ``copies``; ``round`` counts the copies in the order of decoding. ValueError
+    for a record whose windows do not begin at the end of its prompt: a block model's.
+    """
+    start, end = len(trajectory.prompt_ids), len(trajectory.completion_ids)
+    if trajectory.grid_offset != start:
+        raise ValueError(
+            f"trajectory.grid_offset is {trajectory.grid_offset}, but windows of a full-attention record begin behind "
+            f"its prompt, at {start}; this record was decoded block by block"
+        )
+    order = rounds(trajectory, shrinkage)
+    is_revealed = order != NEVER
+    width = int(order.max(initial=0)) + 1
+    moment = _blocks(trajectory, None) * width + order
+    is_target = is_revealed if beyond_stop else is_revealed & (np.arange(end) < trajectory.stop_length)
+    now = np.unique(moment[is_target])[:, None]
+    prompt = np.zeros((len(now), start), dtype=bool)
+    hidden = np.concatenate((prompt, ~is_revealed | (moment >= now)), axis=1)
+    target = np.concatenate((prompt, is_target & (moment == now)), axis=1)
+    return Copies(np.zeros(len(now), dtype=np.int64), np.arange(len(now)), hidden, target)
 
 
 def canvas(trajectory: Trajectory) -> np.ndarray:
