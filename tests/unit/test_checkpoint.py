@@ -11,7 +11,7 @@ from revelm.models.load import load_model
 from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, restore, save_checkpoint
 from revelm.trainers.config import OptimizerSpec
 from revelm.trainers.optimizer import Optimizer
-from tests.tiny_checkpoint import tiny_model, tiny_tokenizer
+from tests.tiny_checkpoint import save_tiny, tiny_model, tiny_tokenizer
 
 
 class Run:
@@ -52,6 +52,20 @@ def test_restore_gives_back_everything(tmp_path: Path) -> None:
         assert all(torch.equal(optimizer.adam.state[mine][k], v) for k, v in moments.items())
     assert (tmp_path / "LATEST").read_text() == "checkpoint-3\n"
     assert load_model(tmp_path).family == run.model.family
+
+
+def test_the_tokenizer_of_the_run_is_the_one_in_the_checkpoint(tmp_path: Path) -> None:
+    """Catches the files that the model was loaded with winning over a tokenizer that was changed since."""
+    from revelm.models.load import load_tokenizer
+
+    save_tiny(tmp_path / "start")
+    (tmp_path / "start" / "special_tokens_map.json").write_text("{}")
+    model, tokenizer = load_model(tmp_path / "start"), load_tokenizer(tmp_path / "start")
+    tokenizer.chat_template = f"{tokenizer.chat_template}{{# changed #}}"
+    optimizer = Optimizer(model, OptimizerSpec(), total_updates=1)
+    folder = save_checkpoint(tmp_path, 1, model=model, tokenizer=tokenizer, optimizer=optimizer, cursor={})
+    assert load_tokenizer(folder).chat_template.endswith("{# changed #}")
+    assert not (folder / "special_tokens_map.json").exists()
 
 
 def test_failure_in_the_middle_keeps_the_previous(tmp_path: Path) -> None:

@@ -212,6 +212,65 @@ def test_incompatible_targets_list_those_that_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_words_of_transformers_5_are_also_said_in_those_of_4(tmp_path: Path) -> None:
+    """Catches a checkpoint whose own code, written for transformers 4, would read its defaults for lack of a field."""
+    start = save_source("qwen3_moe", tmp_path / "start")
+    config = config_of(start)
+    stretched = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5e5, "original_max_position_embeddings": 64}
+    for name in ("num_experts", "rope_theta"):
+        del config[name]
+    config |= {"num_local_experts": 6, "rope_parameters": stretched}
+    (start / "config.json").write_text(json.dumps(config))
+    convert(start, tmp_path / "out", Conversion(to="sdar_moe"))
+    found = config_of(tmp_path / "out")
+    assert (found["num_experts"], found["rope_theta"], found["head_dim"]) == (6, 5e5, 8)
+    assert found["rope_scaling"] == {k: v for k, v in stretched.items() if k != "rope_theta"}
+    old = {k: v for k, v in found.items() if k not in ("num_local_experts", "rope_parameters")}
+    kind = build("models", "sdar_moe")
+    assert kind.sizes(old) == kind.sizes(found) == load_model(tmp_path / "out").sizes
+    convert(start, tmp_path / "copy", Conversion())
+    assert config_of(tmp_path / "copy") == config
+    plain = save_source("qwen3", tmp_path / "plain", rope_theta=None, rope_parameters={"rope_theta": 7e4})
+    convert(plain, tmp_path / "dense", Conversion(to="sdar"))
+    assert config_of(tmp_path / "dense")["rope_theta"] == 7e4
+    assert config_of(tmp_path / "dense")["rope_scaling"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<|im_end|>", "ends, begins or pads texts"),
+        ("<|pad|>", "ends, begins or pads texts"),
+        ("a", "is an ordinary token"),
+        ("<|user|>", "is a token that the chat template writes"),
+    ],
+)
+def test_mask_must_have_no_other_meaning(text: str, message: str, tmp_path: Path) -> None:
+    """Catches a mask that stands in texts already: every one of them would be hidden."""
+    start = save_source("qwen3", tmp_path / "start")
+    with pytest.raises(ValueError, match=message):
+        convert(start, tmp_path / "out", Conversion(to="sdar", mask_token=text))
+    assert not (tmp_path / "out").exists()
+    convert(start, tmp_path / "out", Conversion(to="sdar", mask_token="<|word|>"))
+    assert load_tokenizer(tmp_path / "out").mask_token == "<|word|>"
+
+
+def test_bad_wishes_and_bad_sources_give_a_sentence(tmp_path: Path) -> None:
+    """Catches a traceback for a config that lacks a field, and for sizes that are none."""
+    start = save_source("qwen3", tmp_path / "start")
+    with pytest.raises(ValueError, match=r"cannot become llada2_moe \(which has another layout\)"):
+        convert(start, tmp_path / "out", Conversion(to="llada2_moe"))
+    with pytest.raises(ValueError, match=r"^to: 'sdr' is not known; did you mean 'sdar'"):
+        convert(start, tmp_path / "out", Conversion(to="sdr"))
+    (start / "config.json").write_text(json.dumps(config_of(start) | {"hidden_size": None}))
+    with pytest.raises(ValueError, match="qwen3 model lacks the field 'hidden_size'"):
+        convert(start, tmp_path / "out", Conversion(to="sdar"))
+    for size in ("0GB", "many", 0):
+        with pytest.raises(ValueError, match="expected a number of bytes above 0"):
+            Conversion(max_shard_size=size)
+    assert Conversion(max_shard_size="1.5GB").max_shard_size == "1.5GB"
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "fitting"),
     [

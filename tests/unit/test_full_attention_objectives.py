@@ -10,9 +10,11 @@ import torch
 
 from revelm.core.config import parse_config
 from revelm.core.types import Family
+from revelm.decoding.sampling import Sampling
+from revelm.engine.generate import generate
 from revelm.objectives.batch import Batch, Episode, Text, add_metrics
 from revelm.objectives.block_sft import BlockSFT
-from revelm.objectives.policy import token_weights
+from revelm.objectives.policy import check_record, token_weights
 from revelm.objectives.random_mask_rl import RandomMaskRL
 from revelm.objectives.random_mask_sft import RandomMaskSFT
 from revelm.objectives.rejection_sft import RejectionSFT
@@ -24,10 +26,11 @@ from revelm.trainers.sft import check_objective, encode_texts, settle_objective
 from revelm.trajectories.record import NEVER, Trajectory
 from revelm.trajectories.replay import canvas, contexts
 from tests.full_attention import full_model, records
-from tests.models import MASK, PAD, sharp_model
+from tests.models import MASK, PAD, prompt_of, sharp_model
 from tests.slow_reference import Total, View, canvas_views, gradients, logprobs, policy_loss
 from tests.tiny_checkpoint import tiny_tokenizer
 
+LEARNERS = (TraceRL(), TraceRL(shrinkage=2), RandomMaskRL())
 NORMALISATIONS = ["trace_step", "token", "sequence"]
 
 
@@ -127,7 +130,43 @@ def test_a_record_of_a_block_model_is_refused() -> None:
     """Catches windows counted from the prompt's first token, which would merge and order steps wrongly in silence."""
     record = replace(records()[1], grid_offset=0)
     with pytest.raises(ValueError, match=r"trajectory.grid_offset is 0, .* decoded block by block"):
-        TraceRL().prepare([Episode(record, 1.0, 0, 0, 1.0)], full_model().family, 0)
+        contexts(record)
+    for learner in LEARNERS:
+        with pytest.raises(ValueError, match=r"trajectory.grid_offset is 0, .* at 2; .* decoded block by block"):
+            learner.prepare([Episode(record, 1.0, 0, 0, 1.0)], full_model().family, 0)
+
+
+def test_a_record_that_a_block_model_cannot_replay_is_refused() -> None:
+    """Catches log-probs off by 0.3 in silence, and an IndexError far inside: windows of full attention read as blocks,
+    and a record of blocks of another size."""
+    family = sharp_model().family
+    settings = [Sampling(max_new_tokens=8, ignore_eos=True, block_size=window) for window in (4, None)]
+    full = generate(full_model(), [prompt_of(5, 1)] * 2, sampling=settings)
+    short = generate(full_model(), [prompt_of(2, 1)], sampling=replace(settings[0], max_new_tokens=6))
+    small = generate(sharp_model(), [prompt_of(5, 1)], sampling=replace(settings[0], block_size=None))
+    cases = (
+        (full[0], family, "grid_offset is 5, but sdar decodes whole blocks of 4 .* 13 tokens .* with full attention"),
+        (full[1], family, "the trajectory was decoded in blocks of 8, sdar has blocks of 4"),
+        (short[0], family, "grid_offset is 2, but sdar decodes whole blocks of 4 .* 8 tokens .* with full attention"),
+        (small[0], sharp_model(8).family, "the trajectory was decoded in blocks of 4, sdar has blocks of 8"),
+    )
+    for learner in LEARNERS:
+        for record, target, words in cases:
+            with pytest.raises(ValueError, match=words):
+                learner.prepare([Episode(record, 1.0, 0, 0, 1.0)], target, 0)
+        assert learner.prepare([Episode(small[0], 1.0, 0, 0, 1.0)], family, 0).count > 0
+
+
+def test_blocks_may_begin_within_the_first_block() -> None:
+    """Catches a check that refuses every grid but the engine's own."""
+    record = generate(sharp_model(), [prompt_of(5, 1)], sampling=Sampling(max_new_tokens=7, ignore_eos=True))[0]
+    for offset, prompt_length in ((0, 5), (1, 6), (3, 8)):
+        moved_grid = replace(record, grid_offset=offset, prompt_ids=np.arange(prompt_length, dtype=np.int32))
+        check_record(moved_grid, sharp_model().family)
+    for offset, prompt_length in ((4, 5), (-1, 4), (1, 5)):
+        wrong = replace(record, grid_offset=offset, prompt_ids=np.arange(prompt_length, dtype=np.int32))
+        with pytest.raises(ValueError, match=f"grid_offset is {offset}"):
+            check_record(wrong, sharp_model().family)
 
 
 @pytest.mark.parametrize("shrinkage", [1, 3])

@@ -2,19 +2,20 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from revelm.cli.main import main
 from revelm.core.config import parse_config
 from revelm.models.language_model import LanguageModel
-from revelm.models.load import load_model, load_tokenizer, official_state, save_model
-from revelm.models.lora import LoraSpec, add_lora, load_adapter, merge_lora, save_adapter
+from revelm.models.load import load_model, load_tokenizer, official_state, read_family, save_model
+from revelm.models.lora import LoraSpec, add_lora, load_adapter, merge_adapter, merge_lora, save_adapter
 from revelm.models.quantize import check_quantize, quantisable, replace_linear
 from revelm.trainers import rl, sft
 from revelm.trainers.config import OptimizerSpec, RLConfig, SFTConfig
@@ -163,9 +164,15 @@ def test_unmerged_weights_are_not_saved(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"peft_type": "IA3"}, "only 'LORA'"),
+        ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "adapters on experts are not supported"),
+        ({"r": 2.0}, r"r is 2\.0, must be an integer of at least 1"),
+        ({"r": True}, "r is True, must be an integer"),
+        ({"lora_dropout": "x"}, "lora_dropout is 'x', must be a number"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes', must be true or false"),
+        ({"base_model_name_or_path": 5}, "is not set"),
         ({"use_dora": True}, "use_dora is True"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
-        ({"lora_alpha": None}, "lora_alpha is None, expected a number"),
+        ({"lora_alpha": None}, "lora_alpha is None, must be a number above 0"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"base_model_name_or_path": "/nowhere/at/all"}, "is not there"),
         ({"base_model_name_or_path": None}, "is not set"),
@@ -190,6 +197,79 @@ def test_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         load_adapter(tiny("sdar"), tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"12345678 no")
     with pytest.raises(ValueError, match="damaged or truncated"):
+        load_model(tmp_path / "adapter")
+
+
+def test_adapter_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    """Catches a model that keeps half an adapter after the error, and cannot take the right one."""
+    start = save_family("sdar", tmp_path / "start")
+    save_adapter(add_lora(load_model(start), LoraSpec(rank=2), seed=0), tmp_path / "adapter")
+    model = tiny("sdar", seed=2, intermediate_size=44, vocab_size=262)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for use in (load_adapter, merge_adapter):
+        with pytest.raises(ValueError, match=r"lora_A of .*down_proj has shape \[2, 40\], this model needs \[2, 44\]"):
+            use(model, tmp_path / "adapter")
+    assert model.adapter is None
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    add_lora(model, LoraSpec(rank=2), seed=0)
+    with pytest.raises(ValueError, match="has an adapter already"):
+        merge_adapter(model, tmp_path / "adapter")
+
+
+def test_merging_needs_no_peft_and_rounds_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a float32 adapter that is rounded to the base's bfloat16 before it is added, and a needless package."""
+    start = save_family("sdar", tmp_path / "start")
+    model = add_lora(load_model(start), LoraSpec(rank=2, alpha=3.0), seed=0)
+    train(model.train())
+    save_adapter(model, tmp_path / "adapter")
+    pairs = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    save_model(load_model(start).bfloat16(), start)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    merged = official_state(load_model(tmp_path / "adapter", dtype="auto"))
+    for key, tensor in official_state(load_model(start, dtype="auto")).items():
+        stem = f"base_model.model.{key.removesuffix('.weight')}.lora_"
+        if f"{stem}A.weight" in pairs:
+            tensor = (tensor.float() + 1.5 * (pairs[f"{stem}B.weight"] @ pairs[f"{stem}A.weight"])).bfloat16()
+        assert torch.equal(merged[key], tensor), key
+    with pytest.raises(ValueError, match="needs the package peft"):
+        load_model(tmp_path / "adapter", merges_adapter=False)
+
+
+def test_adapters_that_are_each_others_base(tmp_path: Path) -> None:
+    """Catches a recursion without end."""
+    start = save_family("sdar", tmp_path / "start")
+    one, two = tmp_path / "one", tmp_path / "two"
+    save_adapter(add_lora(load_model(start), LoraSpec(rank=2), seed=0), one)
+    shutil.copytree(one, two)
+    for folder, base in ((one, two), (two, one)):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(base)}))
+    for read in (load_model, read_family, load_tokenizer):
+        with pytest.raises(ValueError, match=r"leads back to .*, never to a model"):
+            read(one)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(start)}))
+    assert read_family(one) == read_family(start)
+    assert torch.equal(load_model(one).lm_head.weight, load_model(start).lm_head.weight)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lm_head.base_layer.weight", r"weights beside the adapter \(of head, embedding\) are not supported"),
+        ("lm_head.lora_{}.weight", "is the head or the embedding; adapters on these are not supported"),
+        ("model.layers.0.mlp.experts.1.up_proj.lora_{}.weight", "adapters on experts and routers are not supported"),
+        ("model.layers.0.mlp.gate.lora_{}.weight", "adapters on experts and routers are not supported"),
+    ],
+)
+def test_what_can_have_no_adapter_is_named(key: str, message: str, tmp_path: Path) -> None:
+    """Catches "made for another base" for an adapter of this very base."""
+    start = save_family("sdar_moe", tmp_path / "start")
+    save_adapter(add_lora(load_model(start), LoraSpec(rank=2), seed=0), tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    more = {f"base_model.model.{key.format(side)}": torch.zeros(2, 2) for side in "AB"}
+    save_file(load_file(file) | more, file)
+    with pytest.raises(ValueError, match=message):
         load_model(tmp_path / "adapter")
 
 

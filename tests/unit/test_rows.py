@@ -1,5 +1,7 @@
 """Rows of training batches: built right, cut right, padded right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,32 @@ def test_select_keeps_every_scored_position_with_its_columns(seed: int) -> None:
     assert part.tokens.shape == (len(rows), int(batch.lengths[rows].max()))
     home = (part.scored // part.tokens.shape[1]).tolist()
     assert [rows[i] for i in home] == [name // 1000 for name in part.columns["name"].tolist()]
+
+
+def test_select_may_take_no_row_or_a_row_without_targets() -> None:
+    """Catches ranges of scored places that are shifted by a row that has none of its own."""
+    batch = random_batch(2)
+    home = batch.scored // batch.tokens.shape[1]
+    kept = (home != 0) & (home != 5) & (home != 8)
+    columns = {k: v[kept] for k, v in batch.columns.items()}
+    batch = replace(batch, scored=batch.scored[kept], targets=batch.targets[kept], columns=columns)
+    part = batch.select(torch.tensor([8, 4, 5, 0, 7]))
+    assert contents(part) == {k: v for k, v in contents(batch).items() if k // 1000 in (4, 7)}
+    assert set((part.scored // part.tokens.shape[1]).tolist()) == {1, 4}
+    for rows in ([], [5, 8]):
+        assert len(batch.select(torch.tensor(rows, dtype=torch.int64)).scored) == 0
+
+
+def test_split_measures_the_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches micro-batches that each go through the whole batch: the cost then grows with the square of the rows."""
+    measured = []
+    monkeypatch.setattr(
+        Batch, "lengths", property(lambda b: measured.append(len(b.tokens)) or (b.sequence >= 0).sum(1))
+    )
+    grid, scored = torch.zeros(64, 8, dtype=torch.int64), torch.arange(0, 512, 8)
+    batch = Batch(*[grid] * 5, scored, scored, {"weight": scored}, torch.ones(64, dtype=torch.float64))
+    assert len(batch.split(16)) == 32
+    assert measured == [64]
 
 
 @pytest.mark.parametrize("max_positions", [1, 30, 64, 100, 10_000])

@@ -20,8 +20,9 @@ def tokenizer() -> Any:
 
 
 def first_end(tokenizer: Any, ids: list[int], stop: str) -> int | None:
-    """The definition: the fewest leading tokens whose text contains ``stop``."""
-    return next((n for n in range(1, len(ids) + 1) if stop in tokenizer.decode(ids[:n])), None)
+    """The definition: the fewest leading tokens whose text, without special tokens, contains ``stop``."""
+    texts = ((n, tokenizer.decode(ids[:n], skip_special_tokens=True)) for n in range(1, len(ids) + 1))
+    return next((n for n, text in texts if stop in text), None)
 
 
 def test_the_end_is_the_first_token_that_completes_a_stop_string(tokenizer: Any) -> None:
@@ -34,6 +35,15 @@ def test_the_end_is_the_first_token_that_completes_a_stop_string(tokenizer: Any)
     assert stop_string_end(tokenizer, [], ("absent",)) is None
 
 
+def test_special_tokens_are_not_text(tokenizer: Any) -> None:
+    """Catches a "<" that stops at the end-of-turn token, and a word that a pad in its middle hides."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    word = tokenizer.encode("stop now", add_special_tokens=False)
+    assert stop_string_end(tokenizer, [*word, end], ("<", "|im")) is None
+    parted = [*word[:1], pad, *word[1:], end]
+    assert stop_string_end(tokenizer, parted, ("stop now",)) == len(parted) - 1
+
+
 def test_generation_ends_at_the_string_wherever_it_is(tokenizer: Any) -> None:
     """Catches a stop string that is looked for in the prompt, in hidden positions, or only at block ends."""
     model = sharp_model(vocab_size=270)
@@ -42,7 +52,7 @@ def test_generation_ends_at_the_string_wherever_it_is(tokenizer: Any) -> None:
     free = engine.generate(prompts, FREE)
     found = 0
     for place in (2, 5, 6, 11, 15):
-        stops = [tokenizer.decode([t.completion_ids[place]]) for t in free]
+        stops = [tokenizer.decode([t.completion_ids[place]], skip_special_tokens=True) for t in free]
         settings = [replace(FREE, seed=i, stop_strings=(stop or "?",)) for i, stop in enumerate(stops)]
         for t, full, setting in zip(engine.generate(prompts, settings), free, settings, strict=True):
             end = first_end(tokenizer, full.response_ids.tolist(), setting.stop_strings[0])

@@ -190,6 +190,64 @@ def test_a_template_of_the_family_serves_where_there_is_none(tmp_path: Path) -> 
     assert read_tokenizer(tmp_path / "bare", chat_template=CHATML).chat_template == CHATML
 
 
+def test_releases_before_five_can_read_what_is_saved(tmp_path: Path) -> None:
+    """Catches a list where transformers 4 expects an object (it stops), and how a tokenizer was read kept for good."""
+    other = spoken(["<|im_start|>", "<|x|>"], CHATML)
+    for place in ("a", "b"):
+        save_tokenizer(other, tmp_path / place)
+        settings = json.loads((tmp_path / place / "tokenizer_config.json").read_text())
+        assert settings["additional_special_tokens"] == ["<|im_start|>", "<|x|>"]
+        assert not settings.keys() & {"extra_special_tokens", "is_local", "local_files_only", "backend"}
+        other = read_tokenizer(tmp_path / place)
+        assert other.extra_special_tokens == ["<|im_start|>", "<|x|>"]
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+REFUSING = {
+    "no system": "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}",
+    "system first": "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}",
+    "one turn": "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}",
+    "unclosed": "{% if messages %",
+    "undefined": "{{ messages[0].nothing.more }}",
+    "arithmetic": "{{ messages[0].content + 1 }}",
+}
+
+
+@pytest.mark.parametrize("case", REFUSING)
+def test_a_template_that_refuses_is_one_sentence(case: str) -> None:
+    """Catches tracebacks of the template engine, and a checkpoint that cannot be loaded for its template."""
+    other = spoken(["<|im_start|>", "<|turn_end|>"], REFUSING[case] + CHATML.replace("im_end", "turn_end"))
+    is_asked = case in ("no system", "system first")
+    expected = "<|turn_end|>" if is_asked else "<|im_end|>"
+    assert other.convert_ids_to_tokens(end_of_turn_id(other)) == expected
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    turns = [{"role": "system", "content": "3"}, *turns] if case == "no system" else turns
+    with pytest.raises(ValueError, match=r"^the chat template refuses turns of .*user, assistant \(.+\)$"):
+        encode_chat(other, turns)
+
+
+def test_a_template_without_the_answer_says_nothing_about_its_end() -> None:
+    """Catches the first special token of a chat taken for its last."""
+    other = spoken(["<|im_start|>"], "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% endfor %}")
+    assert end_of_turn_id(other) == other.eos_token_id
+
+
+def test_the_template_of_roles_knows_three() -> None:
+    """Catches a KeyError, or a turn of nobody, for a role that the models were never shown."""
+    other = spoken(["<role>", "</role>", "<|role_end|>"], ROLES)
+    with pytest.raises(ValueError, match=r"role tool is not one of system, user, assistant"):
+        encode_chat(other, [{"role": "tool", "content": "1"}])
+
+
+def test_a_tokenizer_that_git_left_out(tmp_path: Path) -> None:
+    """Catches "damaged" about a clone that is only unfinished."""
+    save_tokenizer(TOKENIZER, tmp_path)
+    (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is a placeholder of git-lfs, .* run `git lfs pull`"):
+        read_tokenizer(tmp_path)
+
+
 def write_remote_tokenizer(folder: Path) -> None:
     """A tokenizer as Dream releases it: Qwen2's files, a class that exists as code only, no tokenizer.json."""
     special = {"special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}

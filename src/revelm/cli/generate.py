@@ -19,6 +19,17 @@ def add_to(verbs: Any) -> None:
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the user's message; - reads it from stdin")
     parser.add_argument("--raw", action="store_true", help="continue the text as it stands, without the chat template")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest (0: off)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the nucleus P (1: off)")
+    parser.add_argument(
+        "--confidence",
+        choices=("token", "max"),
+        default="token",
+        help="what decides which tokens are revealed: the drawn one's probability, or the largest (default: token)",
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end the answer at TEXT; may be given again"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--threshold", type=float, default=0.9, metavar="P", help="reveal what is surer than P (default: 0.9)"
@@ -40,13 +51,16 @@ def add_to(verbs: Any) -> None:
 def call(words: argparse.Namespace) -> None:
     """Print the answer; the numbers about it go to stderr."""
     from revelm.engine.generate import generate
-    from revelm.models.load import load_model, load_tokenizer, resolve_checkpoint
+    from revelm.engine.prompts import make_requests
+    from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
 
     sampling = _sampling(words)
     text = sys.stdin.read().removesuffix("\n") if words.prompt == "-" else words.prompt
-    folder = resolve_checkpoint(words.model)
-    model, tokenizer = load_model(folder, dtype=words.dtype, device=words.device), load_tokenizer(folder)
     prompt = text if words.raw else [{"role": "user", "content": text}]
+    folder = resolve_checkpoint(words.model)
+    tokenizer = load_tokenizer(folder)
+    make_requests([prompt], sampling, read_family(folder), tokenizer)  # errors come before the weights are loaded
+    model = load_model(folder, dtype=words.dtype, device=words.device)
     trajectory = generate(model, [prompt], sampling=sampling, tokenizer=tokenizer)[0]
     print(tokenizer.decode(trajectory.response_ids.tolist(), skip_special_tokens=True))
     print(_numbers(trajectory), file=sys.stderr)
@@ -66,9 +80,13 @@ def _sampling(words: argparse.Namespace) -> "Sampling":
     rule = Dynamic(words.threshold) if words.tokens_per_step is None else Static(words.tokens_per_step)
     return Sampling(
         temperature=words.temperature,
+        top_k=words.top_k,
+        top_p=words.top_p,
         rule=rule,
+        confidence=words.confidence,
         max_new_tokens=words.max_new_tokens,
         block_size=words.block_size,
+        stop_strings=tuple(words.stop),
         seed=words.seed,
     )
 

@@ -6,10 +6,11 @@ within one file system); the parent folder is flushed last, so that the new name
 
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,20 @@ def write_text_atomic(path: str | Path, text: str) -> None:
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON to ``path``; errors as in ``write_text_atomic``, before anything is touched."""
-    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented JSON to ``path``; errors as in ``write_text_atomic``, before anything is touched.
+
+    Numbers that are not finite, which JSON does not have, are written as null.
+    """
+    write_text_atomic(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for every number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def replace_directory(temporary: str | Path, final: str | Path) -> None:
@@ -84,6 +97,38 @@ def atomic_directory(final: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _explain(error, target) from error
     replace_directory(temporary, target)
+
+
+@contextmanager
+def atomic_files(folder: str | Path, *, last: str, obsolete: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder to fill; its files take their places in ``folder`` when the block ends without an error.
+
+    What else is in ``folder`` stays, but for the files named in ``obsolete``. ``last`` is a file that the block must
+    write, and without which readers take ``folder`` for unfinished: a kill between the renames leaves it absent, never
+    new files mixed with old ones. On any error ``folder`` is as before; for a while the disk holds both versions.
+    """
+    target = Path(folder)
+    temporary, is_new = target / ".saving.tmp", not target.exists()
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                target.rmdir()
+        raise _explain(error, target) from error
+    for name in (last, *obsolete):
+        (target / name).unlink(missing_ok=True)
+    for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
+        if file.is_dir():
+            shutil.rmtree(target / file.name, ignore_errors=True)
+        file.replace(target / file.name)
+    temporary.rmdir()
+    _sync(target)
 
 
 def _sync(path: Path) -> None:

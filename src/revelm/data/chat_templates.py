@@ -19,6 +19,9 @@ LLAMA3 = (
 ROLES = (
     "{% set names = {'system': 'SYSTEM', 'user': 'HUMAN', 'assistant': 'ASSISTANT'} %}"
     "{% for message in messages %}"
+    "{% if message['role'] not in names %}"
+    "{{ raise_exception('role ' + message['role'] + ' is not one of ' + names | join(', ')) }}"
+    "{% endif %}"
     "{{ '<role>' + names[message['role']] + '</role>' + message['content'] + '<|role_end|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<role>ASSISTANT</role>' }}{% endif %}"

@@ -14,11 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from revelm.core.atomic import atomic_files
+from revelm.core.git_lfs import refuse_pointer
+from revelm.data.tokenizer_files import GENERIC_CLASS, TOKENIZER_CONFIG, portable_settings, tokenizer_files
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, MASK, END = "<|pad|>", "<|mask|>", "<|im_end|>"
-GENERIC_CLASS = "PreTrainedTokenizerFast"
 ROLES = ("system", "user", "assistant")
 SPECIAL_TOKENS = (PAD, MASK, END, *(f"<|{role}|>" for role in ROLES))
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
@@ -72,12 +75,16 @@ def build_tiny_tokenizer(texts: Iterable[str], vocab_size: int = 384) -> "PreTra
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", folder: str | Path) -> None:
-    """Write the tokenizer files into ``folder``, under the class name that every release of transformers reads."""
-    tokenizer.save_pretrained(str(folder))
-    file = Path(folder) / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = config["tokenizer_class"].replace("TokenizersBackend", GENERIC_CLASS)
-    file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write the tokenizer's files into ``folder``, in words that transformers 4 and 5 read.
+
+    They replace whatever tokenizer was there. OSError when writing fails, with ``folder`` as it was.
+    """
+    former = [file.name for file in tokenizer_files(Path(folder))]
+    with atomic_files(folder, last=TOKENIZER_CONFIG, obsolete=former) as place:
+        tokenizer.save_pretrained(str(place))
+        file = place / TOKENIZER_CONFIG
+        settings = portable_settings(json.loads(file.read_text(encoding="utf-8")))
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_tokenizer(
@@ -116,16 +123,19 @@ def read_tokenizer(
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
-    """The special token that the chat template writes behind an assistant's turn; else the end of text, if any."""
-    if tokenizer.chat_template:
-        text = str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}], tokenize=False
-            )
-        )
+    """The special token that the chat template writes behind an assistant's turn; else the end of text, if any.
+
+    A template may insist on a system's turn, or refuse an assistant's: what cannot be rendered is not asked again.
+    """
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+    for turns in (asked, [{"role": "system", "content": "?"}, *asked]) if tokenizer.chat_template else ():
+        try:
+            before, _, behind = _render(tokenizer, turns, False).rpartition(PROBE)
+        except ValueError:
+            continue
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        found = [i for i in _encode(tokenizer, text.rpartition(PROBE)[2]) if i in special]
-        if found:
+        found = [i for i in _encode(tokenizer, behind) if i in special]
+        if before and found:
             return found[0]
     return tokenizer.eos_token_id
 
@@ -195,11 +205,11 @@ def _from_local(folder: Path, stand_ins: Mapping[str, str]) -> "PreTrainedTokeni
     import transformers
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    file = folder / "tokenizer_config.json"
+    file = folder / TOKENIZER_CONFIG
     if not file.is_file():
-        raise ValueError(
-            f"{folder}: tokenizer_config.json is missing: not a checkpoint directory, or an incomplete one"
-        )
+        raise ValueError(f"{folder}: {TOKENIZER_CONFIG} is missing: not a checkpoint directory, or an incomplete one")
+    for one in tokenizer_files(folder):
+        refuse_pointer(one)
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         named = settings.get("tokenizer_class")
@@ -238,7 +248,11 @@ def _render(tokenizer: "PreTrainedTokenizerFast", messages: Messages, add_genera
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; add chat_template.jinja to the checkpoint directory")
     turns: list[Any] = [dict(message) for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
+    except Exception as error:  # a boundary: a template is a program of others
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise ValueError(f"the chat template refuses turns of {roles} ({_first_line(error)})") from error
 
 
 def _check_content(tokenizer: "PreTrainedTokenizerFast", messages: Messages) -> None:

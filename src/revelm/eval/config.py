@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from revelm.core.config import Schema, Spec
 from revelm.core.registry import build
@@ -13,6 +13,7 @@ class SettingSpec(Schema):
     """One way of decoding, in a recipe's words. ``max_new_tokens`` None: 256, or as many as the model has room for.
 
     ``block_size``: the window of full attention models (None: the whole answer); of block models, their own or None.
+    An answer ends at the model's stop ids (not with ``ignore_eos``), at ``stop_ids`` and at ``stop_strings``.
     """
 
     temperature: float = Field(1.0, ge=0)
@@ -22,6 +23,9 @@ class SettingSpec(Schema):
     confidence: Literal["token", "max"] = "token"
     max_new_tokens: int | None = Field(None, ge=1)
     block_size: int | None = Field(None, ge=1)
+    stop_ids: tuple[NonNegativeInt, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+    ignore_eos: bool = False
 
     def sampling(self, seed: int = 0) -> Sampling:
         """The engine's settings. ValueError names a rule that does not exist or cannot be built."""
@@ -33,6 +37,9 @@ class SettingSpec(Schema):
             confidence=self.confidence,
             max_new_tokens=self.max_new_tokens,
             block_size=self.block_size,
+            stop_ids=self.stop_ids,
+            stop_strings=self.stop_strings,
+            ignore_eos=self.ignore_eos,
             seed=seed,
         )
 

@@ -17,7 +17,7 @@ from revelm.data.chat_rows import read_chat_rows
 from revelm.data.prompt_rows import encode_pair, is_prompt_file, numbered_rows, read_prompt_rows
 from revelm.data.tokenizer import encode_demonstration
 from revelm.eval.intervals import Z, ratio
-from revelm.models.load import load_model, load_tokenizer, resolve_checkpoint
+from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
 from revelm.noise.bound import Estimator
 from revelm.objectives.batch import Text
 from revelm.objectives.likelihood import Likelihood, fault, loglikelihood
@@ -42,12 +42,13 @@ class LikelihoodConfig(Schema):
 def loglikelihood_config(config: LikelihoodConfig) -> dict[str, Any]:
     """Load ``config.model``, score every row, write ``out`` if given; returns the summary (see ``summarise``).
 
-    Rows are encoded before the weights are loaded, so that their errors cost nothing; each names file and row.
+    Rows are checked before the weights are loaded, so that their errors cost nothing; each names file and row.
+    FloatingPointError when the model's numbers are not finite; nothing is written then.
     """
     folder = resolve_checkpoint(config.model)
     numbers, samples = read_samples(config.data, load_tokenizer(folder))
+    _check(config, numbers, samples, read_family(folder))
     model = load_model(folder, dtype=config.dtype, device=config.device)
-    _check(config.data, numbers, samples, model.family)
     began = perf_counter()
     found = loglikelihood(
         model,
@@ -108,10 +109,10 @@ def summarise(found: Sequence[Likelihood]) -> dict[str, Any]:
     }
 
 
-def _check(path: str, numbers: Sequence[int], samples: Sequence[Text], family: Family) -> None:
+def _check(config: LikelihoodConfig, numbers: Sequence[int], samples: Sequence[Text], family: Family) -> None:
     for number, sample in zip(numbers, samples, strict=True):
-        if reason := fault(sample, family):
-            raise ValueError(f"{path}, row {number} {reason}")
+        if reason := fault(sample, family, estimator=config.estimator):
+            raise ValueError(f"{config.data}, row {number} {reason}")
 
 
 def _row(number: int, sample: Text, one: Likelihood) -> Mapping[str, Any]:

@@ -8,12 +8,13 @@ from typing import Any
 from revelm.core.atomic import write_json_atomic
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
-from revelm.core.types import Problem
+from revelm.core.types import Family, Problem, require_diffusion
+from revelm.core.validation import dotted
 from revelm.engine.engine import Engine
 from revelm.eval.config import EvalConfig, EvaluationSpec
 from revelm.eval.intervals import average, proportion, ratio
-from revelm.models.load import load_model, load_tokenizer, resolve_checkpoint
-from revelm.rollout.collect import Answer, collect
+from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
+from revelm.rollout.collect import Answer, check_problems, collect
 from revelm.tasks.task import Task
 from revelm.trajectories.store import write_trajectories
 
@@ -21,15 +22,14 @@ from revelm.trajectories.store import write_trajectories
 def evaluate_config(config: EvalConfig) -> dict[str, Any]:
     """Load ``config.model``, evaluate, write ``out`` if given; returns what ``evaluate`` does.
 
-    Problems and settings are read before the weights, so that their errors cost nothing.
+    Every problem is checked under every setting before the weights are loaded, so that errors cost nothing.
     """
     task = build("tasks", config.task, field="task")
     problems = select_problems(task, config)
-    for setting in config.named_settings().values():
-        setting.sampling()
     folder = resolve_checkpoint(config.model)
-    model = load_model(folder, dtype=config.dtype, device=config.device)
     tokenizer = load_tokenizer(folder)
+    check_evaluation(task, problems, config, family=read_family(folder), tokenizer=tokenizer)
+    model = load_model(folder, dtype=config.dtype, device=config.device)
     engine = Engine(model, tokenizer, num_slots=config.num_slots)
     result = evaluate(engine, task, problems, config)
     answers = result.pop("answers")
@@ -48,6 +48,22 @@ def select_problems(task: Task, spec: EvaluationSpec) -> list[Problem]:
     if not problems:
         raise ValueError(f"task {task.name!r} has no problems in split {spec.split!r}")
     return problems[: spec.num_problems]
+
+
+def check_evaluation(
+    task: Task,
+    problems: Sequence[Problem],
+    spec: EvaluationSpec,
+    *,
+    family: Family,
+    tokenizer: Any,
+    field: str = "",
+) -> None:
+    """ValueError for what ``evaluate`` would refuse, without weights. ``field``: how errors address ``spec``."""
+    require_diffusion(family)
+    settings = {dotted(field, "settings", name): setting for name, setting in spec.named_settings().items()}
+    samplings = {name: setting.sampling() for name, setting in settings.items()}
+    check_problems(task, problems, samplings, family=family, tokenizer=tokenizer)
 
 
 def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: EvaluationSpec) -> dict[str, Any]:

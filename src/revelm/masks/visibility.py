@@ -53,6 +53,11 @@ class Pattern:
     block: Tensor
     sequence: Tensor
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every row surely sees every row of its line: one stream, block and sequence throughout."""
+        return all(bool((label == label[:1, :1]).all()) for label in (self.stream, self.block, self.sequence))
+
     def dense(self) -> Tensor:
         """Boolean mask [R, 1, L, L], true where the query (third axis) sees the key (fourth axis)."""
         labels = (self.stream, self.block, self.sequence)

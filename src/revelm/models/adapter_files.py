@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from revelm.models.checkpoint_files import is_hub_id, read_json, resolve_checkpoint
+from revelm.models.checkpoint_files import checkpoint_path, is_hub_id, read_json, resolve_checkpoint
+from revelm.models.fields import check_flag, check_integer, check_number
 from revelm.models.shards import INDEX, WEIGHTS
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,21 +43,39 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 def adapter_base(folder: Path) -> str | None:
     """The model (directory or hub id) that the adapter in ``folder`` was made for; None when there is only a model.
 
-    ValueError when the adapter does not say, or names a directory that is not there.
+    ValueError when the adapter does not say, names a directory that is not there, or one that leads back to itself.
     """
     config = read_json(folder / ADAPTER_CONFIG)
-    if config is None or (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+    if config is None or _has_weights(folder):
         return None
     base, where = config.get("base_model_name_or_path"), f"{folder / ADAPTER_CONFIG}: base_model_name_or_path"
-    if not base:
+    if not base or not isinstance(base, str):
         raise ValueError(f"{where} is not set; put the base model's directory or hub id there")
     if Path(base).is_dir():
         if Path(base).resolve() == folder.resolve():
             raise ValueError(f"{where} is the adapter's own directory; put the base model's there")
-        return str(base)
+        _check_end(folder, base, where)
+        return base
     if not is_hub_id(base):
         raise ValueError(f"{where} is {base!r}, which is not there; put the base model's new place there")
-    return str(base)
+    return base
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
+def _check_end(folder: Path, base: str, where: str) -> None:
+    """ValueError when adapters that are each other's base never lead to a model."""
+    seen, place = {folder.resolve()}, checkpoint_path(Path(base))
+    while not _has_weights(place):
+        if place.resolve() in seen:
+            raise ValueError(f"{where} leads back to {place}, never to a model; put the base model's directory there")
+        seen.add(place.resolve())
+        further = (read_json(place / ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
+        if not isinstance(further, str) or not further or not Path(further).is_dir():
+            return
+        place = checkpoint_path(Path(further))
 
 
 def base_folder(folder: Path) -> Path:
@@ -73,13 +92,26 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is missing: not the directory of an adapter")
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{file}: peft_type is {config.get('peft_type')!r}, only 'LORA' is supported")
-    for name in ("r", "lora_alpha"):
-        if not isinstance(config.get(name), int | float):
-            raise ValueError(f"{file}: {name} is {config.get(name)!r}, expected a number")
+    _check_settings(config, file)
     for name, values in NEUTRAL.items():
         if name in config and config[name] not in values:
             raise ValueError(f"{file}: {name} is {config[name]!r}, which is not supported; allowed: {values[0]!r}")
     return config
+
+
+def _check_settings(config: Mapping[str, Any], file: Path) -> None:
+    """ValueError for settings of the wrong type, and for adapters on stacks of experts."""
+    check_integer(f"{file}: r", config.get("r"))
+    check_number(f"{file}: lora_alpha", config.get("lora_alpha"))
+    check_flag(f"{file}: use_rslora", config.get("use_rslora") or False)
+    dropout = config.get("lora_dropout") or 0.0
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"{file}: lora_dropout is {dropout!r}, must be a number from 0 to below 1")
+    if config.get("target_parameters"):
+        raise ValueError(
+            f"{file}: target_parameters is {config['target_parameters']!r}: adapters on experts are not supported, "
+            "only those on linear layers"
+        )
 
 
 def read_adapter_weights(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -97,6 +129,8 @@ def read_adapter_weights(folder: Path) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in stored.items():
         match = NAME.fullmatch(key)
+        if match is None and ".lora_" not in key:
+            raise ValueError(f"{file} holds {key!r}: weights beside the adapter (of head, embedding) are not supported")
         if match is None:
             raise ValueError(f"{file}: {key!r} is no matrix of a LoRA adapter, expected {PREFIX}<module>.lora_A.weight")
         found.setdefault(match["module"], {})[match["side"]] = tensor

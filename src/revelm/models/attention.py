@@ -37,8 +37,7 @@ class Visibility:
             rows, length = pattern.stream.shape
             self.block_mask = _flex()[1](pattern.mask_mod(), rows, None, length, length, device=pattern.stream.device)
         else:
-            seen = pattern.dense()
-            self.mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -float("inf"))
+            self.mask = None if pattern.is_open else _additive(pattern.dense(), dtype)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [R, L, H, D], key and value [R, L, Hkv, D] -> [R, L, H, D]."""
@@ -46,6 +45,11 @@ class Visibility:
         if self.block_mask is not None:
             return _flex()[0](q, k, v, block_mask=self.block_mask, enable_gqa=True).transpose(1, 2)
         return scaled_dot_product_attention(q, k, v, attn_mask=self.mask, enable_gqa=True).transpose(1, 2)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where ``seen``, else -inf."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -float("inf"))
 
 
 @lru_cache(maxsize=1)

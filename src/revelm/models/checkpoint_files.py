@@ -9,10 +9,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from revelm.core.git_lfs import refuse_pointer
+from revelm.data.tokenizer_files import tokenizer_files
+from revelm.models.hub import download, is_hub_id
+from revelm.models.kind import kind_of
+
+__all__ = [
+    "CONFIG",
+    "LATEST",
+    "checkpoint_path",
+    "companion_files",
+    "companions",
+    "is_hub_id",
+    "read_json",
+    "read_model_config",
+    "resolve_checkpoint",
+]
+
 LATEST = "LATEST"
 CONFIG = "config.json"
-HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
-MAX_COMPANION_BYTES = 1 << 20
+MAX_COMPANION_BYTES = 64 << 20  # vocabularies in text have up to 40 MB
 
 
 def checkpoint_path(path: str | Path) -> Path:
@@ -30,7 +46,9 @@ def checkpoint_path(path: str | Path) -> Path:
 def resolve_checkpoint(path_or_id: str | Path) -> Path:
     """The local directory of ``path_or_id``: a checkpoint or run directory, or a hub id, which is downloaded once.
 
-    ValueError when there is no such directory and the hub does not have it, asks for a login, or cannot be reached.
+    A hub id may name a revision: owner/name@revision. ValueError when there is no such directory and the hub does not
+    have it, asks for a login, fails or cannot be reached; and for a model on the hub that is of no known family, before
+    its weights are fetched.
     """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
@@ -38,33 +56,11 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     name = str(path_or_id)
     if not is_hub_id(name):
         raise ValueError(f"model path {name!r} is not a directory; give a checkpoint directory or a hub id owner/name")
-    return _download(name)
 
+    def check(found: Path) -> None:
+        kind_of(read_model_config(found), where=f"{name}: {CONFIG}")
 
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` could be a hub id: owner/name, without what only paths have."""
-    parts = name.split("/")
-    return len(parts) == 2 and all(parts) and name[0] not in "./~"
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    where = f"model {name!r} is no local directory"
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
-    except GatedRepoError as error:
-        raise ValueError(
-            f"{where}, and on the hub it is gated: accept its terms on its page, then log in with `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"{where}, and the hub has no such model (or it is private: `hf auth login`)") from error
-    except LocalEntryNotFoundError as error:
-        raise ValueError(f"{where}, is not in the local hub cache, and the hub cannot be reached from here") from error
-    except Exception as error:  # a boundary: the network and its many libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{where}, and it could not be fetched from the hub ({reason})") from error
+    return download(name, check=check)
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
@@ -75,7 +71,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if config is None:
         raise ValueError(f"{folder / CONFIG} is missing: not a checkpoint directory, or one that was only half written")
     method = config.get("quantization_config")
-    if method is not None:
+    if method:
         kind = method.get("quant_method", "unknown") if isinstance(method, dict) else method
         raise ValueError(
             f"{folder / CONFIG}: the checkpoint is quantised ({kind}), which is not supported; get the bf16 release"
@@ -87,9 +83,10 @@ def read_json(file: Path) -> dict[str, Any] | None:
     """The object in ``file``, None where there is no such file. ValueError when it holds anything else."""
     if not file.is_file():
         return None
+    refuse_pointer(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON ({error}); the checkpoint is damaged") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, expected an object of fields")
@@ -97,9 +94,16 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 
 def companions(folder: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Small files that other tools expect beside the weights: generation settings, and modelling code for them."""
-    names = {"generation_config.json"}
-    if config.get("auto_map"):
-        names |= {file.name for file in folder.glob("*.py")}
-    files = [folder / name for name in sorted(names) if (folder / name).is_file()]
-    return {file.name: file.read_bytes() for file in files if file.stat().st_size <= MAX_COMPANION_BYTES}
+    """Contents, by name, of the files beside the weights that go with the model; very large ones are left behind.
+
+    They are kept in memory: when the model is saved, ``folder`` may be gone, or the one that is saved into.
+    """
+    files = [file for file in companion_files(folder, config) if file.stat().st_size <= MAX_COMPANION_BYTES]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def companion_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
+    """The tokenizer, generation settings and, where ``config`` refers to it, modelling code for other tools."""
+    code = sorted(folder.glob("*.py")) if config.get("auto_map") else []
+    settings = folder / "generation_config.json"
+    return [*tokenizer_files(folder), *([settings] if settings.is_file() else []), *code]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from revelm.core.atomic import atomic_directory
@@ -20,12 +20,12 @@ from revelm.core.types import Family
 from revelm.data.tokenizer import read_tokenizer, save_tokenizer
 from revelm.models.adapter_files import adapter_base, base_folder
 from revelm.models.checkpoint_files import read_model_config, resolve_checkpoint
-from revelm.models.kind import Kind, kind_named, kind_of
+from revelm.models.kind import Kind, kind_named, kind_of, sizes_of
 from revelm.models.language_model import LanguageModel
 from revelm.models.load import EMBEDDING, HEAD, empty_model, load_weights, tie
-from revelm.models.lora import load_adapter, merge_lora
-from revelm.models.save import MAX_SHARD_SIZE, save_model
-from revelm.models.special_ids import TOKENIZER_CONFIG, special_ids
+from revelm.models.lora import merge_adapter
+from revelm.models.save import MAX_SHARD_SIZE, check_shard_size, save_model
+from revelm.models.special_ids import TOKENIZER_CONFIG, special_id, special_ids
 from revelm.models.translate import translated
 from revelm.models.vocabulary import Growth, grow, resized
 
@@ -47,8 +47,17 @@ class Conversion(Schema):
     mask_token: str | None = Field(None, min_length=1)
     pad_vocab_to_multiple: int | None = Field(None, ge=1)
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"
-    max_shard_size: str = Field(MAX_SHARD_SIZE, pattern=r"^[1-9][0-9]*[KMGT]B$")
+    max_shard_size: str | int = MAX_SHARD_SIZE
     adapter: str | None = None
+
+    @field_validator("max_shard_size")
+    @classmethod
+    def _is_size(cls, size: str | int) -> str | int:
+        try:
+            check_shard_size(size)
+        except ValueError as error:  # the field's name comes before it
+            raise ValueError(str(error).removeprefix("max_shard_size ")) from error
+        return size
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def convert(source: str | Path, out: str | Path, spec: Conversion) -> Converted:
     if folder != home:
         changes.append(f"adapter: {folder} merged into the weights of {home}")
     if spec.adapter is not None:
-        merge_lora(load_adapter(model, resolve_checkpoint(spec.adapter)))
+        merge_adapter(model, resolve_checkpoint(spec.adapter))
         changes.append(f"adapter: {spec.adapter} merged into the weights")
     _check_disk(model, target)
     with atomic_directory(target) as place:
@@ -108,13 +117,13 @@ def _plan(folder: Path, spec: Conversion) -> _Plan:
     if (folder / TOKENIZER_CONFIG).is_file():
         tokenizer = read_tokenizer(
             folder,
-            mask_id=before.get("mask_token_id"),
+            mask_id=special_id(before, "mask_token_id"),
             mask_token=goal.mask_token,
             chat_template=source.chat_template,
             needs_mask=False,
             stand_ins=dict(source.tokenizers),
         )
-    num_rows = goal.sizes(config).vocab_size
+    num_rows = sizes_of(goal, config).vocab_size
     multiple = spec.pad_vocab_to_multiple
     growth = grow(tokenizer, goal, config, size=num_rows, mask_token=spec.mask_token, multiple=multiple)
     return _Plan(source, goal, before, _with_growth(config, goal, growth), num_rows, growth, tokenizer)
@@ -123,10 +132,10 @@ def _plan(folder: Path, spec: Conversion) -> _Plan:
 def _with_growth(config: dict[str, Any], goal: Kind, growth: Growth) -> dict[str, Any]:
     """``config`` with the vocabulary's size and the mask id. ValueError for a family whose table cannot grow."""
     sizes = {name: growth.size for name in ("vocab_size", "embedding_size") if name in config}
-    is_grown = goal.sizes(config).vocab_size != growth.size
+    is_grown = sizes_of(goal, config).vocab_size != growth.size
     mask = {} if growth.mask_id is None else {"mask_token_id": growth.mask_id}
     found = config | (sizes if is_grown else {}) | mask
-    if goal.sizes(found).vocab_size != growth.size:
+    if sizes_of(goal, found).vocab_size != growth.size:
         raise ValueError(f"the vocabulary of a {goal.name} model cannot grow to {growth.size} rows")
     return found
 
@@ -136,10 +145,10 @@ def _merged(folder: Path, dtype: str) -> LanguageModel:
     base = adapter_base(folder)
     if base is None:
         return load_weights(folder, torch.device("cpu"), dtype=dtype, ids=NO_IDS)
-    return merge_lora(load_adapter(_merged(resolve_checkpoint(base), dtype), folder))
+    return merge_adapter(_merged(resolve_checkpoint(base), dtype), folder)
 
 
-def _write(model: LanguageModel, folder: Path, plan: _Plan, *, max_shard_size: str) -> Family:
+def _write(model: LanguageModel, folder: Path, plan: _Plan, *, max_shard_size: str | int) -> Family:
     """Everything into ``folder``: the model's weights under another config, with the tokenizer."""
     is_same = plan.goal.name == plan.source.name  # else its modelling code is of no use
     kept = {name: content for name, content in model.companions.items() if is_same or not name.endswith(".py")}
@@ -153,7 +162,6 @@ def _write(model: LanguageModel, folder: Path, plan: _Plan, *, max_shard_size: s
     state[HEAD] = state[EMBEDDING] if result.sizes.tie_word_embeddings else resized(state[HEAD], plan.growth)
     result.load_state_dict(state, assign=True)
     tie(result)
-    result.companions = kept
     save_model(result, folder, max_shard_size=max_shard_size)
     return result.family
 

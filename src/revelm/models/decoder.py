@@ -14,7 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from revelm.models.attention import Cache, Visibility
 from revelm.models.experts import ExpertsConfig, SparseMLP
 from revelm.models.feed_forward import SwiGLU
+from revelm.models.fields import MAX_LAYERS, check_flag, check_integer, check_number
 from revelm.models.rotary import Rope, Rotary, rotate
+
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
+FLAGS = ("tie_word_embeddings", "has_qkv_bias", "has_output_bias", "has_qk_norm", "has_fused_qkv")
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class DecoderConfig:
 
     ``experts``: settings of the sparse layers, all but those in ``dense_layers``; None: every layer is dense.
     ``has_fused_qkv``: queries, keys and values come from one matrix, in this order.
+    ValueError names a size that cannot be.
     """
 
     vocab_size: int
@@ -42,6 +50,21 @@ class DecoderConfig:
     has_fused_qkv: bool = False
     experts: ExpertsConfig | None = None
     dense_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in SIZES:
+            most = MAX_LAYERS if name == "num_hidden_layers" else None
+            check_integer(name, vars(self)[name], most=most)
+        for name in FLAGS:
+            check_flag(name, vars(self)[name])
+        check_number("rms_norm_eps", self.rms_norm_eps)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} attention heads cannot share {self.num_key_value_heads} key/value heads "
+                "evenly"
+            )
+        if self.rope.dim > self.head_dim:
+            raise ValueError(f"{self.rope.dim} dimensions of a head are rotated, but head_dim is {self.head_dim}")
 
 
 class RMSNorm(nn.Module):

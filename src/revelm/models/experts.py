@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from revelm.models.feed_forward import SwiGLU
+from revelm.models.fields import check_integer, check_number
 
 GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GROUPED_TORCH = (2, 11)  # the first whose CPU kernel takes weights at any address, as in memory-mapped files
@@ -58,6 +59,10 @@ class ExpertsConfig:
     def __post_init__(self) -> None:
         if self.scoring not in ("softmax", "sigmoid"):
             raise ValueError(f"scoring is {self.scoring!r}, allowed: softmax, sigmoid")
+        for name in ("hidden_size", "intermediate_size", "num_experts", "num_groups", "groups_per_token"):
+            check_integer(name, vars(self)[name])
+        check_integer("shared_intermediate_size", self.shared_intermediate_size, least=0)
+        check_number("scaling", self.scaling)
         if self.num_groups < 1 or self.num_experts % self.num_groups:
             raise ValueError(f"num_groups is {self.num_groups}, must divide num_experts, which is {self.num_experts}")
         size = self.num_experts // self.num_groups

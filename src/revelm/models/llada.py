@@ -11,6 +11,7 @@ from typing import Any
 from revelm.core.types import Attention
 from revelm.data.chat_templates import LLAMA3
 from revelm.models.decoder import DecoderConfig
+from revelm.models.fields import MAX_LAYERS, flag, integer, number
 from revelm.models.kind import Kind, require
 from revelm.models.names import LAYER, NameTable
 from revelm.models.rotary import rope_of
@@ -75,6 +76,7 @@ class LLaDA(Kind):
     names: NameTable = NAMES
     mask_token: str | None = "<|mdm_mask|>"
     fields_of: Callable[[DecoderConfig], dict[str, Any]] | None = llada_fields
+    signature: tuple[str, ...] = ("n_layers",)
 
     def sizes(self, config: Mapping[str, Any]) -> DecoderConfig:
         """Sizes; KeyError names a missing field, ValueError an option of OLMo that no release uses."""
@@ -84,7 +86,7 @@ class LLaDA(Kind):
 def llada_sizes(config: Mapping[str, Any]) -> DecoderConfig:
     """A decoder in LLaDA's words: ``d_model``, ``n_heads``, ``mlp_hidden_size``, ``embedding_size``."""
     # Where a field is absent, OLMo's own default holds: no rotary positions, a tied head.
-    config = {"rope": False, "weight_tying": True, **config}
+    config = {"rope": False, **{name: value for name, value in config.items() if value is not None}}
     require(
         config,
         activation_type=("silu",),
@@ -96,25 +98,25 @@ def llada_sizes(config: Mapping[str, Any]) -> DecoderConfig:
         alibi=(False,),
         rope=(True,),
         include_bias=(False,),
-        bias_for_layer_norm=(False, None),
+        bias_for_layer_norm=(False,),
         scale_logits=(False,),
         input_emb_norm=(False,),
     )
-    heads = config["n_heads"]
-    head_dim = config["d_model"] // heads
-    shared = config.get("n_kv_heads") or (1 if config.get("multi_query_attention") else heads)
+    heads, hidden = integer(config, "n_heads"), integer(config, "d_model")
+    shared = 1 if flag(config, "multi_query_attention", default=False) else heads
+    inner = integer(config, "mlp_hidden_size", default=0) or integer(config, "mlp_ratio") * hidden
     return DecoderConfig(
-        vocab_size=config.get("embedding_size") or config["vocab_size"],
-        hidden_size=config["d_model"],
-        intermediate_size=config.get("mlp_hidden_size") or config["mlp_ratio"] * config["d_model"],
-        num_hidden_layers=config["n_layers"],
+        vocab_size=integer(config, "embedding_size", default=0) or integer(config, "vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=integer(config, "n_layers", most=MAX_LAYERS),
         num_attention_heads=heads,
-        num_key_value_heads=shared,
-        head_dim=head_dim,
-        max_position_embeddings=config["max_sequence_length"],
-        rope=rope_of(config, head_dim),
-        rms_norm_eps=config.get("rms_norm_eps", 1e-5),
-        tie_word_embeddings=bool(config["weight_tying"]),
-        has_qkv_bias=bool(config.get("include_qkv_bias", False)),
+        num_key_value_heads=integer(config, "n_kv_heads", default=shared),
+        head_dim=hidden // heads,
+        max_position_embeddings=integer(config, "max_sequence_length"),
+        rope=rope_of(config, hidden // heads),
+        rms_norm_eps=number(config, "rms_norm_eps", default=1e-5),
+        tie_word_embeddings=flag(config, "weight_tying", default=True),
+        has_qkv_bias=flag(config, "include_qkv_bias", default=False),
         has_qk_norm=False,
     )

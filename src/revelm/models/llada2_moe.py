@@ -13,6 +13,7 @@ from revelm.core.types import Attention
 from revelm.data.chat_templates import ROLES
 from revelm.models.decoder import DecoderConfig
 from revelm.models.experts import ExpertsConfig
+from revelm.models.fields import MAX_LAYERS, flag, integer, number
 from revelm.models.kind import Kind, require, standard_sizes
 from revelm.models.names import LAYER, STANDARD, NameTable, sparse_names
 
@@ -44,27 +45,29 @@ class LLaDA2Moe(Kind):
     def sizes(self, config: Mapping[str, Any]) -> DecoderConfig:
         """Sizes; KeyError names a missing field, ValueError an option that no release uses."""
         require(config, score_function=("sigmoid",), use_rmsnorm=(True,), norm_head=(False,))
-        config = {"partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, **config}
-        count = config["num_experts"]
+        chosen, inner = integer(config, "num_experts_per_tok"), integer(config, "moe_intermediate_size")
         experts = ExpertsConfig(
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["moe_intermediate_size"],
-            num_experts=count,
-            experts_per_token=config["num_experts_per_tok"],
+            hidden_size=integer(config, "hidden_size"),
+            intermediate_size=inner,
+            num_experts=integer(config, "num_experts"),
+            experts_per_token=chosen,
             scoring="sigmoid",
-            is_normalised=config["num_experts_per_tok"] > 1,
-            num_groups=config.get("n_group", 8),
-            groups_per_token=config.get("topk_group", 4),
-            scaling=config.get("routed_scaling_factor", 2.5),
-            has_bias=bool(config.get("moe_router_enable_expert_bias", True)),
-            shared_intermediate_size=config["moe_intermediate_size"] * (config.get("num_shared_experts") or 0),
+            is_normalised=chosen > 1,
+            num_groups=integer(config, "n_group", default=8),
+            groups_per_token=integer(config, "topk_group", default=4),
+            scaling=number(config, "routed_scaling_factor", default=2.5),
+            has_bias=flag(config, "moe_router_enable_expert_bias", default=True),
+            shared_intermediate_size=inner * integer(config, "num_shared_experts", default=0, least=0),
             is_router_wide=True,
         )
+        dense = integer(config, "first_k_dense_replace", default=0, least=0, most=MAX_LAYERS)
         return standard_sizes(
             config,
-            has_qkv_bias=bool(config.get("use_qkv_bias", False)),
-            has_output_bias=bool(config.get("use_bias", True)),
+            partial=0.5,
+            rms_norm_eps=number(config, "rms_norm_eps", default=1e-5),
+            has_qkv_bias=flag(config, "use_qkv_bias", default=False),
+            has_output_bias=flag(config, "use_bias", default=True),
             has_fused_qkv=True,
             experts=experts,
-            dense_layers=tuple(range(config.get("first_k_dense_replace", 0))),
+            dense_layers=tuple(range(dense)),
         )

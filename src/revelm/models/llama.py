@@ -7,6 +7,7 @@ from typing import Any
 from revelm.core.types import Attention
 from revelm.data.chat_templates import LLAMA3
 from revelm.models.decoder import DecoderConfig
+from revelm.models.fields import flag
 from revelm.models.kind import Kind, require, standard_sizes
 
 
@@ -23,6 +24,6 @@ class Llama(Kind):
 
     def sizes(self, config: Mapping[str, Any]) -> DecoderConfig:
         """No norms on queries and keys; ``attention_bias`` is for all four projections."""
-        require(config, pretraining_tp=(1, None))
-        bias = bool(config.get("attention_bias", False))
+        require(config, pretraining_tp=(1,))
+        bias = flag(config, "attention_bias", default=False)
         return standard_sizes(config, has_qkv_bias=bias, has_output_bias=bias, has_qk_norm=False)

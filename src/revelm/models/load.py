@@ -1,6 +1,7 @@
 """Models from Hugging Face checkpoints: everything is checked from headers first, then weights stream into place."""
 
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from revelm.models.checkpoint_files import (
     read_model_config,
     resolve_checkpoint,
 )
-from revelm.models.kind import Kind, kind_of
+from revelm.models.fields import check_integer
+from revelm.models.kind import Kind, kind_of, sizes_of
 from revelm.models.language_model import Initialisation, LanguageModel, initialise
-from revelm.models.lora import load_adapter, merge_lora
+from revelm.models.lora import load_adapter, merge_adapter
 from revelm.models.names import Piece, pieces
 from revelm.models.quantize import BYTES_PER_WEIGHT, check_quantize, nf4_linear, quantisable, replace_linear
 from revelm.models.save import official_state, save_model
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NUMBER = re.compile(r"\.(\d+)\.")
 HEAD, EMBEDDING = "lm_head.weight", "decoder.embed_tokens.weight"
 
 
@@ -67,20 +70,20 @@ def load_model(
     place = _device(device)
     if quantize is not None:
         check_quantize(quantize, place)
-    folder = resolve_checkpoint(path_or_id)
+    folder = _resolved(path_or_id)
     base = adapter_base(folder)
     if base is None:
         model = load_weights(folder, place, dtype=dtype, quantize=quantize)
         model.source = str(folder.resolve() if Path(path_or_id).expanduser().is_dir() else path_or_id)
         return model.eval()
     model = load_model(base, dtype=dtype, device=device, quantize=quantize, merges_adapter=True)
-    load_adapter(model, folder)
-    return (merge_lora(model) if merges_adapter and quantize is None else model).eval()
+    attach = merge_adapter if merges_adapter and quantize is None else load_adapter
+    return attach(model, folder).eval()
 
 
 def read_family(path_or_id: str | Path) -> Family:
     """The facts of a checkpoint (an adapter's: of its base), without its weights; errors as in ``load_model``."""
-    folder = resolve_checkpoint(path_or_id)
+    folder = _resolved(path_or_id)
     base = adapter_base(folder)
     if base is not None:
         return read_family(base)
@@ -103,8 +106,9 @@ def load_weights(
     """
     config = read_model_config(folder)
     kind = kind_of(config, where=str(folder / "config.json"))
-    model = empty_model(kind, config, special_ids(config, folder, kind) if ids is None else ids)
     stored = stored_tensors(folder)
+    _check_layers(sizes_of(kind, config).num_hidden_layers, stored, folder)
+    model = empty_model(kind, config, special_ids(config, folder, kind) if ids is None else ids)
     wanted = {piece.official: piece for piece in pieces(model.state_dict(), kind.tables(config))}
     _check(model, wanted, stored, folder)
     _check_head(model, wanted, stored)
@@ -130,25 +134,29 @@ def new_model(
 
 def empty_model(kind: Kind, config: Mapping[str, Any], ids: Mapping[str, Any]) -> LanguageModel:
     """A model of the right shapes on the meta device: no memory. ValueError for a config.json that cannot be."""
-    where = f"config.json of a {kind.model_type} model"
-    try:
-        sizes, family = kind.sizes(config), kind.family(config, ids)
-    except KeyError as error:
-        raise ValueError(f"{where} lacks the field {error}") from error
+    sizes = sizes_of(kind, config)
+    family = kind.family(config, ids)
     _check_ids(family)
-    if sizes.num_attention_heads % sizes.num_key_value_heads:
+    try:
+        with torch.device("meta"):
+            return LanguageModel(family, sizes, config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # torch's for sizes beyond 64 bits
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{where}: {sizes.num_attention_heads} attention heads cannot share {sizes.num_key_value_heads} "
-            "key/value heads evenly"
-        )
-    with torch.device("meta"):
-        return LanguageModel(family, sizes, config)
+            f"config.json of a {kind.model_type} model has sizes that no tensor can have ({reason})"
+        ) from error
 
 
 def tie(model: LanguageModel) -> None:
     """Make the head the embedding again, where the family's config says so."""
     if model.sizes.tie_word_embeddings:
         model.lm_head.weight = model.decoder.embed_tokens.weight
+
+
+def _resolved(path_or_id: str | Path) -> Path:
+    if not str(path_or_id):
+        raise ValueError("the model path is empty; give a checkpoint directory or a hub id owner/name")
+    return resolve_checkpoint(path_or_id)
 
 
 def _device(name: str) -> torch.device:
@@ -164,10 +172,20 @@ def _device(name: str) -> torch.device:
 def _check_ids(family: Family) -> None:
     for name, token in (("mask", family.mask_id), ("pad", family.pad_id), *(("stop", i) for i in family.stop_ids)):
         is_absent = name == "mask" and family.attention == "causal" and not family.banned_ids
-        if not is_absent and not (isinstance(token, int) and 0 <= token < family.vocab_size):
+        if not is_absent and not 0 <= check_integer(f"{name} token id", token, least=0) < family.vocab_size:
             raise ValueError(f"{name} token id {token} lies outside the vocabulary of {family.vocab_size} entries")
-    if family.attention == "block" and (not isinstance(family.block_size, int) or family.block_size < 1):
-        raise ValueError(f"config.json: block_size is {family.block_size!r}, must be an integer of at least 1")
+    if family.attention == "block":
+        check_integer("config.json: block_size", family.block_size)
+
+
+def _check_layers(number: int, stored: Iterable[str], folder: Path) -> None:
+    """Whether config.json and the files are about equally many layers: before any layer is made, as that takes long.
+
+    The first number in an official name is that of the layer.
+    """
+    found = {int(match.group(1)) for match in map(NUMBER.search, stored) if match is not None}
+    if found and number != max(found) + 1:
+        raise ValueError(f"{folder}: config.json implies {number} layers, the weights have {max(found) + 1}")
 
 
 def _check(model: LanguageModel, wanted: Mapping[str, Piece], stored: Mapping[str, Stored], folder: Path) -> None:

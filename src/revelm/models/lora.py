@@ -1,4 +1,4 @@
-"""Low-rank adapters on any family, through peft (Hu et al. 2021, arXiv 2106.09685).
+"""Low-rank adapters on any family, attached through peft (Hu et al. 2021, arXiv 2106.09685).
 
     y = W x + scale * B A x,   A [rank, in], B [out, rank],   scale = alpha / rank, or alpha / sqrt(rank) (2312.03732)
 
@@ -33,6 +33,8 @@ from revelm.models.language_model import LanguageModel
 from revelm.models.names import NameTable, native_module, official_name, pieces
 
 ADAPTER = "default"  # peft's name for the one adapter of a layer
+PACKED = "4-bit weights cannot take up an adapter; merge it into the base: `revelm convert BASE OUT --adapter DIR`"
+SECOND = "the model has an adapter already; merge it first (revelm.models.lora.merge_lora)"
 WRAPPED = re.compile(r"\.(base_layer$|lora_.*)")
 
 
@@ -123,35 +125,25 @@ def save_adapter(model: LanguageModel, folder: str | Path) -> None:
 def load_adapter(model: LanguageModel, folder: str | Path) -> LanguageModel:
     """Attach the adapter saved in ``folder``, by this project or by peft, in place. Returns ``model``.
 
-    ValueError when the files are damaged, belong to another architecture or use a variant that is not implemented.
+    ValueError, with ``model`` as it was, when the files are damaged, belong to another architecture or use a variant
+    that is not implemented.
     """
-    place = Path(folder)
-    config, weights = read_adapter_config(place), read_adapter_weights(place)
-    table, linears = _table(model), set(_linears(model))
-    found: dict[str, dict[str, Tensor]] = {}
-    for official, pair in weights.items():
-        native = (native_module(f"{official}.weight", table) or "").removesuffix(".weight")
-        if native not in linears:
-            raise ValueError(
-                f"{place / ADAPTER_WEIGHTS}: {official!r} is no linear layer of this {model.family.name} model that "
-                "can have an adapter; was it made for another base?"
-            )
-        found[native] = pair
-    spec = LoraSpec(
-        rank=config["r"],
-        alpha=float(config["lora_alpha"]),
-        dropout=float(config.get("lora_dropout") or 0.0),
-        targets=tuple(sorted(weights)),
-        is_rank_stabilised=bool(config.get("use_rslora", False)),
-    )
-    _attach(model, spec, tuple(name for name in _linears(model) if name in found))
+    spec, found = _read(model, Path(folder))
+    _attach(model, spec, tuple(found))
     with torch.no_grad():
         for name, pair in found.items():
             for side, weight in zip("AB", _matrices(model.get_submodule(name)), strict=True):
-                if weight.shape != pair[side].shape:
-                    shapes = f"{list(pair[side].shape)}, this model needs {list(weight.shape)}"
-                    raise ValueError(f"{place / ADAPTER_WEIGHTS}: lora_{side} of {name} has shape {shapes}")
                 weight.copy_(pair[side])
+    return model
+
+
+def merge_adapter(model: LanguageModel, folder: str | Path) -> LanguageModel:
+    """``merge_lora(load_adapter(model, folder))`` with the adapter's numbers as they are stored; needs no peft."""
+    if model.adapter is not None or model.quantization is not None:
+        raise ValueError(SECOND if model.quantization is None else PACKED)
+    spec, found = _read(model, Path(folder))
+    for name, pair in found.items():
+        _add(model.get_parameter(f"{name}.weight"), pair["A"], pair["B"], spec.scale)
     return model
 
 
@@ -162,21 +154,60 @@ def merge_lora(model: LanguageModel) -> LanguageModel:
     """
     adapter = _adapter(model)
     if model.quantization is not None:
-        raise ValueError(
-            f"{model.quantization} weights cannot take up an adapter; merge it into the unquantised base: "
-            "`revelm convert BASE OUT --adapter DIR`"
-        )
+        raise ValueError(PACKED)
     for name in adapter.modules:
         layer: Any = model.get_submodule(name)
         base: nn.Linear = layer.get_base_layer()
-        a, b = _matrices(layer)
-        with torch.no_grad():
-            wide = torch.promote_types(base.weight.dtype, torch.float32)
-            base.weight.copy_(base.weight.to(wide) + adapter.spec.scale * (b.to(wide) @ a.to(wide)))
+        _add(base.weight, *_matrices(layer), adapter.spec.scale)
         model.set_submodule(name, base)
     del model.peft_config  # set by peft; a second adapter would be refused
     model.adapter = None
     return model.requires_grad_(True)
+
+
+def _add(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
+    """weight += scale * b a, rounded once."""
+    with torch.no_grad():
+        wide = torch.promote_types(torch.promote_types(weight.dtype, a.dtype), torch.float32)
+        a, b = (side.to(device=weight.device, dtype=wide) for side in (a, b))
+        weight.copy_(weight.to(wide) + scale * (b @ a))
+
+
+def _read(model: LanguageModel, folder: Path) -> tuple[LoraSpec, dict[str, dict[str, Tensor]]]:
+    """Settings of a saved adapter, and its matrices by native module, in the model's order, all of which fit."""
+    config, weights = read_adapter_config(folder), read_adapter_weights(folder)
+    table, linears, file = _table(model), _linears(model), folder / ADAPTER_WEIGHTS
+    found: dict[str, dict[str, Tensor]] = {}
+    for official, pair in weights.items():
+        native = (native_module(f"{official}.weight", table) or "").removesuffix(".weight")
+        if native not in linears:
+            raise ValueError(f"{file}: {official!r} is {_what(model, native, official)}")
+        found[native] = pair
+    for name, pair in found.items():
+        linear: Any = model.get_submodule(name)
+        shapes = {"A": (config["r"], linear.in_features), "B": (linear.out_features, config["r"])}
+        for side, shape in shapes.items():
+            if pair[side].shape != shape:
+                held = f"has shape {list(pair[side].shape)}, this model needs {list(shape)}"
+                raise ValueError(f"{file}: lora_{side} of {name} {held}")
+    spec = LoraSpec(
+        rank=config["r"],
+        alpha=float(config["lora_alpha"]),
+        dropout=float(config.get("lora_dropout") or 0.0),
+        targets=tuple(sorted(weights)),
+        is_rank_stabilised=bool(config.get("use_rslora")),
+    )
+    return spec, {name: found[name] for name in linears if name in found}
+
+
+def _what(model: LanguageModel, native: str, official: str) -> str:
+    """What a module is that cannot have an adapter."""
+    if native in ("lm_head", "decoder.embed_tokens"):
+        return "the head or the embedding; adapters on these are not supported"
+    if "experts" in official.split(".") or native.endswith(".router"):
+        return "a part of a sparse layer; adapters on experts and routers are not supported"
+    where = f"no linear layer of this {model.family.name} model that can have an adapter"
+    return f"{where}; was it made for another base?"
 
 
 def check_adapter(model: LanguageModel, spec: LoraSpec) -> None:
@@ -203,7 +234,7 @@ def check_adapter(model: LanguageModel, spec: LoraSpec) -> None:
 
 def _attach(model: LanguageModel, spec: LoraSpec, modules: tuple[str, ...]) -> None:
     if model.adapter is not None:
-        raise ValueError("the model has an adapter already; merge it first (revelm.models.lora.merge_lora)")
+        raise ValueError(SECOND)
     config = _peft_config(spec, list(modules))
     from peft import inject_adapter_in_model
 

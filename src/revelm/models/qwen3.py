@@ -7,6 +7,7 @@ from typing import Any
 from revelm.core.types import Attention
 from revelm.data.chat_templates import CHATML
 from revelm.models.decoder import DecoderConfig
+from revelm.models.fields import flag
 from revelm.models.kind import Kind, standard_sizes
 
 
@@ -28,5 +29,5 @@ class Qwen3(Kind):
 
 def qwen3_sizes(config: Mapping[str, Any]) -> DecoderConfig:
     """A decoder with norms on queries and keys; ``attention_bias`` is for all four projections."""
-    bias = bool(config.get("attention_bias", False))
+    bias = flag(config, "attention_bias", default=False)
     return standard_sizes(config, has_qkv_bias=bias, has_output_bias=bias)

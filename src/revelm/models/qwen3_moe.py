@@ -8,6 +8,7 @@ from revelm.core.types import Attention
 from revelm.data.chat_templates import CHATML
 from revelm.models.decoder import DecoderConfig
 from revelm.models.experts import ExpertsConfig
+from revelm.models.fields import MAX_LAYERS, flag, integer, integers
 from revelm.models.kind import Kind, standard_sizes
 from revelm.models.names import STANDARD, NameTable, sparse_names
 
@@ -36,15 +37,17 @@ def qwen3_moe_sizes(config: Mapping[str, Any]) -> DecoderConfig:
 
     transformers 5 calls the number of experts ``num_local_experts``.
     """
-    step, only = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
-    layers = range(config["num_hidden_layers"])
-    bias = bool(config.get("attention_bias", False))
+    step = integer(config, "decoder_sparse_step", default=1)
+    only = integers(config, "mlp_only_layers", default=())
+    layers = range(integer(config, "num_hidden_layers", most=MAX_LAYERS))
+    bias = flag(config, "attention_bias", default=False)
+    count = "num_experts" if config.get("num_local_experts") is None else "num_local_experts"
     experts = ExpertsConfig(
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["moe_intermediate_size"],
-        num_experts=config["num_local_experts" if "num_local_experts" in config else "num_experts"],
-        experts_per_token=config["num_experts_per_tok"],
-        is_normalised=bool(config.get("norm_topk_prob", False)),
+        hidden_size=integer(config, "hidden_size"),
+        intermediate_size=integer(config, "moe_intermediate_size"),
+        num_experts=integer(config, count),
+        experts_per_token=integer(config, "num_experts_per_tok"),
+        is_normalised=flag(config, "norm_topk_prob", default=False),
     )
     return standard_sizes(
         config,

@@ -3,50 +3,77 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from revelm.core.atomic import atomic_files
+from revelm.models.checkpoint_files import CONFIG, companion_files, read_json
 from revelm.models.kind import kind_named
 from revelm.models.language_model import LanguageModel
 from revelm.models.names import pieces
 from revelm.models.shards import INDEX
 
 MAX_SHARD_SIZE = "5GB"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?(?P<unit>[KMGT]B)", re.ASCII | re.IGNORECASE)
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 SHARD_NAMES = "model{suffix}.safetensors"
+SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors", re.ASCII)
 
 
 def save_model(model: LanguageModel, folder: str | Path, *, max_shard_size: str | int = MAX_SHARD_SIZE) -> None:
     """Write config.json, the weights under official names, and what came with the checkpoint, into ``folder``.
 
-    ``max_shard_size`` (bytes, or text such as "5GB"): above it the weights are split, with an index. The folder is
-    created if missing; weights of an earlier save in it are replaced.
+    That includes the tokenizer's files as they were read; ``save_tokenizer`` afterwards replaces them by another one's.
+    ``max_shard_size`` as in ``check_shard_size``: above it the weights are split, with an index. The folder is created
+    if missing. A checkpoint in it is replaced when the new one is complete: OSError, when writing fails, leaves it as
+    it was. ValueError for a bad size and for what ``official_state`` refuses.
     """
-    state = official_state(model)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(official_config(model), indent=2, sort_keys=True)
-    (target / "config.json").write_text(config + "\n", encoding="utf-8")
-    for name, content in model.companions.items():
-        (target / name).write_bytes(content)
+    limit, state, target = check_shard_size(max_shard_size), official_state(model), Path(folder)
+    config = official_config(model)
     plan = split_state_dict_into_shards_factory(
         state,
         get_storage_size=lambda tensor: tensor.numel() * tensor.element_size(),
         get_storage_id=lambda tensor: None,  # the experts of a layer share a storage, and are tensors of their own
         filename_pattern=SHARD_NAMES,
-        max_shard_size=max_shard_size,
+        max_shard_size=limit,
     )
-    for old in (*target.glob("model*.safetensors"), target / INDEX):
-        old.unlink(missing_ok=True)
-    for name, tensors in plan.filename_to_tensors.items():
-        _write({key: state[key].contiguous() for key in tensors}, target / name)
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (target / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with atomic_files(target, last=CONFIG, obsolete=_former(target, config)) as place:
+        for name, content in model.companions.items():
+            (place / name).write_bytes(content)
+        for name, tensors in plan.filename_to_tensors.items():
+            _write({key: state[key].contiguous() for key in tensors}, place / name)
+        if plan.is_sharded:
+            _write_json(place / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+        _write_json(place / CONFIG, config)
+
+
+def check_shard_size(size: str | int) -> int:
+    """``size`` in bytes: a whole number above 0, or text such as "5GB" or "1.5GB" (1 GB = 10^9). Else ValueError."""
+    found = size
+    if isinstance(size, str) and (match := SIZE.fullmatch(size.strip())):
+        found = round(float(match["number"]) * UNITS[match["unit"].upper()])
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f"max_shard_size is {size!r}, expected a number of bytes above 0, or text such as '5GB'")
+    return found
+
+
+def _former(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Names of what a save replaces in ``folder``: the weights, and where the model there is of another family its
+    tokenizer, settings and code, which would speak for the new one."""
+    weights = [file.name for file in folder.glob("model*.safetensors") if SHARD.fullmatch(file.name)]
+    try:
+        old = read_json(folder / CONFIG) or {}
+        is_other = any(name in old and old[name] != config[name] for name in ("model_type", "architectures"))
+    except ValueError:  # damaged
+        old, is_other = {}, True
+    return [INDEX, *weights, *(file.name for file in companion_files(folder, old) if is_other)]
 
 
 def _write(tensors: dict[str, Tensor], file: Path) -> None:
@@ -59,6 +86,10 @@ def _write(tensors: dict[str, Tensor], file: Path) -> None:
             raise
         code = int(found.group(1))
         raise OSError(code, os.strerror(code), str(file)) from error
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def official_config(model: LanguageModel) -> dict[str, object]:

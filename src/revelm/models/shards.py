@@ -6,6 +6,8 @@ its pages are in use.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revelm.core.git_lfs import refuse_pointer
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 QUANTISED = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "I4", "U4", "F4"}
 CHUNK_BYTES = 1 << 24
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+SHARD = re.compile(r"model.*-of-.*\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,11 @@ def _read(source: Any, target: Tensor, file: Path) -> None:
 def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of the checkpoint in ``folder`` by official name.
 
-    Raises ValueError when a shard is missing, truncated or no safetensors file, when the index and the shards
-    disagree, and for quantised weights.
+    Raises ValueError when a shard or the index is missing, when a file is damaged or no safetensors file, when the
+    index and the shards disagree, and for quantised weights.
     """
     index = folder / INDEX
-    homes = _index(index) if index.is_file() else None
+    homes = read_index(index) if index.is_file() else None
     names = sorted(set(homes.values())) if homes is not None else [WEIGHTS]
     absent = [name for name in names if not (folder / name).is_file()]
     if absent and homes is None:
@@ -97,6 +103,8 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 
 
 def _no_weights(folder: Path) -> str:
+    if any(SHARD.fullmatch(file.name) for file in folder.glob("model*.safetensors")):
+        return f"{folder / INDEX} is missing, although the weights are in several files; copy it from the release"
     old = next((p.name for p in sorted(folder.glob("*.bin"))), None) or next(
         (p.name for p in sorted(folder.glob("*.pt*"))), None
     )
@@ -105,10 +113,12 @@ def _no_weights(folder: Path) -> str:
     return f"{folder / WEIGHTS} is missing: not a checkpoint directory, or one that was only half written"
 
 
-def _index(file: Path) -> dict[str, str]:
+def read_index(file: Path) -> dict[str, str]:
+    """Shard by official name of the tensor. ValueError when ``file`` is not an index of files beside it."""
+    refuse_pointer(file)
     try:
         homes = dict(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not an index of tensor names; the checkpoint is damaged") from error
     strange = [str(home) for home in homes.values() if not isinstance(home, str) or Path(home).name != home]
     if strange:
@@ -118,31 +128,38 @@ def _index(file: Path) -> dict[str, str]:
 
 def _header(file: Path) -> dict[str, Stored]:
     """Tensors of one file from its header, checked against the file's size."""
-    size = file.stat().st_size
-    damaged = f"{file} is damaged or truncated"
+    refuse_pointer(file)
+    size, damaged = file.stat().st_size, f"{file} is damaged or truncated"
     with file.open("rb") as source:
         length = int.from_bytes(source.read(8), "little")
-        if not 2 <= length <= size - 8:
+        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{damaged} (no safetensors header); copy the checkpoint again")
-        try:
-            entries = json.loads(source.read(length))
-            entries.pop("__metadata__", None)
-            found = {name: _stored(file, 8 + length, entry) for name, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, ValueError) and str(error).startswith(str(file)):
-                raise
-            raise ValueError(f"{damaged} (its header is not readable); copy the checkpoint again") from error
-    for name, entry in found.items():
-        count = torch.Size(entry.shape).numel() * torch.finfo(entry.dtype).bits // 8
-        if entry.end > size or entry.end - entry.begin != count:
-            raise ValueError(f"{damaged} ({name} ends at byte {entry.end} of {size}); copy the checkpoint again")
+        header = source.read(length)
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        found = {name: _stored(file, 8 + length, entry) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(file)):
+            raise
+        raise ValueError(f"{damaged} (its header is not readable); copy the checkpoint again") from error
+    end = 8 + length
+    for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
+        count = math.prod(entry.shape) * entry.dtype.itemsize
+        if not end <= entry.begin <= entry.end <= size or entry.end - entry.begin != count:
+            place = f"{name} begins at byte {entry.begin} and ends at byte {entry.end} of {size}"
+            raise ValueError(f"{damaged} ({place}, its shape needs {count}); copy the checkpoint again")
+        end = entry.end
     return found
 
 
 def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
-    name, (begin, end) = entry["dtype"], entry["data_offsets"]
+    """One entry of a header. ValueError for numbers that are not whole, or that are negative."""
+    name, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if name not in STORED_DTYPES:
         what = "quantised weights" if name in QUANTISED else "numbers of an unknown kind"
         known = ", ".join(STORED_DTYPES)
         raise ValueError(f"{file} holds {what} ({name}), which are not supported; allowed: {known}")
-    return Stored(file, STORED_DTYPES[name], tuple(entry["shape"]), base + begin, base + end)
+    if not isinstance(shape, list) or any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError("sizes and places are whole numbers")
+    return Stored(file, STORED_DTYPES[name], tuple(shape), base + begin, base + end)

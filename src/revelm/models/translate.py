@@ -10,8 +10,8 @@ from typing import Any
 
 from revelm.core.registry import build, names
 from revelm.models.decoder import DecoderConfig
-from revelm.models.kind import Kind
-from revelm.models.rotary import Rope
+from revelm.models.kind import Kind, sizes_of
+from revelm.models.rotary import Rope, scaling_of
 
 CARRIED = ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "dtype", "torch_dtype", "initializer_range")
 
@@ -48,20 +48,33 @@ def _attempt(config: Mapping[str, Any], source: Kind, target: Kind) -> tuple[dic
     """The config as a ``target``, and why it cannot be one (None: it can)."""
     if target.attention == "causal":
         return {}, "which is autoregressive"
-    sizes = source.sizes(config)
+    sizes = sizes_of(source, config)
     if target.fields_of is not None:
         found = {name: config[name] for name in CARRIED if name in config} | target.fields_of(sizes)
     else:
         # auto_map names modelling code of the source family
         found = {name: value for name, value in config.items() if name not in ("auto_map", source.block_size_field)}
+        found |= {name: value for name, value in _plain(config, sizes).items() if found.get(name) is None}
     found |= {"model_type": target.model_type, "architectures": [target.architecture]}
     try:
         made = target.sizes(found)
-    except KeyError as error:
-        return {}, f"its config has no {error}"
+    except KeyError:
+        return {}, "which has another layout"
     except ValueError as error:
         return {}, str(error).removeprefix("config.json: ")
     return found, _difference(sizes, made)
+
+
+def _plain(config: Mapping[str, Any], sizes: DecoderConfig) -> dict[str, Any]:
+    """What transformers 5 writes in other words, in those of transformers 4, which the families' own code reads."""
+    scaling = {k: v for k, v in scaling_of(config).items() if k not in ("rope_theta", "partial_rotary_factor", "type")}
+    rope = sizes.rope
+    found: dict[str, Any] = {
+        "rope_theta": rope.theta,
+        "rope_scaling": None if rope.kind == "default" else scaling | {"rope_type": rope.kind},
+        "head_dim": sizes.head_dim,
+    }
+    return found if sizes.experts is None else found | {"num_experts": sizes.experts.num_experts}
 
 
 def _difference(sizes: DecoderConfig, made: DecoderConfig) -> str | None:

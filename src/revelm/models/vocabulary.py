@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from revelm.data.tokenizer import MASK
+from revelm.data.tokenizer import MASK, encode_chat, end_of_turn_id
 from revelm.models.kind import Kind
+from revelm.models.special_ids import special_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -48,9 +49,9 @@ def grow(
     """Give ``tokenizer`` (changed in place) a mask token if it needs one, and say which rows that takes.
 
     ``size``: rows that there are; ``multiple``: round the rows up to one of it. ValueError when the files contradict
-    each other, or ask for a second mask token.
+    each other, ask for a second mask token, or for one that has another meaning.
     """
-    mask, declared = config.get("mask_token_id"), None if tokenizer is None else tokenizer.mask_token_id
+    mask, declared = special_id(config, "mask_token_id"), None if tokenizer is None else tokenizer.mask_token_id
     if kind.attention == "causal":
         return _rounded(Growth(size), size, multiple)
     if tokenizer is None and mask is None:
@@ -63,12 +64,35 @@ def grow(
             raise ValueError(f"mask_token: {mask_token!r}, but the tokenizer has the mask {tokenizer.mask_token!r}")
         return _rounded(Growth(size, mask_id=mask if declared is None else declared), size, multiple)
     text = mask_token or kind.mask_token or MASK
+    _check_free(tokenizer, text)
     vocabulary = tokenizer.get_vocab()
     known = tuple(sorted(i for i in set(vocabulary.values()) if i < size))
     place = _declare(tokenizer, text)
     new = () if text in vocabulary and place < size else (place,)
     added = text if text not in vocabulary else None
     return _rounded(Growth(max(size, place + 1), new, known, place, added), size, multiple)
+
+
+def _check_free(tokenizer: "PreTrainedTokenizerFast", text: str) -> None:
+    """ValueError when ``text`` is a token that stands for something else."""
+    place = tokenizer.get_vocab().get(text)
+    if place is None:
+        return
+    if place not in tokenizer.added_tokens_decoder:
+        raise ValueError(f"mask_token: {text!r} is an ordinary token of the vocabulary; give one of its own")
+    taken = {tokenizer.special_tokens_map.get(f"{name}_token") for name in ("eos", "pad", "bos", "unk")}
+    if text in taken or place == end_of_turn_id(tokenizer):
+        raise ValueError(f"mask_token: {text!r} ends, begins or pads texts; give a token of its own")
+    if place in _written(tokenizer):
+        raise ValueError(f"mask_token: {text!r} is a token that the chat template writes; give one of its own")
+
+
+def _written(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """Ids of a short chat; none where there is no template, or one that refuses such a chat."""
+    try:
+        return encode_chat(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": "?"}])
+    except ValueError:
+        return []
 
 
 def resized(table: Tensor, growth: Growth) -> Tensor:

@@ -44,7 +44,7 @@ class Batch:
     ``tokens, positions, stream, block, sequence`` int64 [R, L] (see ``revelm.masks.visibility`` for the labels);
     ``scored`` int64 [N], flat places in R x L, in ascending order; ``targets`` int64 [N]; ``columns``: numbers per
     scored position [N] ("weight" always, "temperature" where it is not 1); ``counts`` [R]: each row's share of the
-    denominator.
+    denominator; they add up to all of it, samples that have no row included.
     """
 
     tokens: Tensor
@@ -77,18 +77,18 @@ class Batch:
         return replace(self, columns={**self.columns, **columns})
 
     def select(self, rows: Tensor) -> "Batch":
-        """The batch of ``rows`` int64 [r], without padding that none of them needs."""
-        length = int(self.lengths[rows].max()) if len(rows) else 0
+        """The batch of ``rows`` int64 [r], without padding that none of them needs. Costs no more than those rows."""
         width = self.tokens.shape[1]
-        home, column = self.scored // width, self.scored % width
-        place = torch.full((len(self.tokens),), -1, dtype=torch.int64)
-        place[rows] = torch.arange(len(rows))
-        order = (place[home] * width + column).argsort(stable=True)
-        order = order[place[home][order] >= 0]
+        length = int((self.sequence[rows] != PADDING).sum(dim=1).max()) if len(rows) else 0
+        # Scored places ascend, so those of a row are one range: ranges one after another, each counted from its begin.
+        begin, end = (torch.searchsorted(self.scored, (rows + i) * width) for i in (0, 1))
+        ends = (end - begin).cumsum(0)
+        home = torch.arange(len(rows)).repeat_interleave(end - begin)
+        order = torch.arange(len(home)) + (end - ends)[home]
         grids = {k: vars(self)[k][rows, :length] for k in ("tokens", "positions", "stream", "block", "sequence")}
         return Batch(
             **grids,
-            scored=place[home[order]] * length + column[order],
+            scored=home * length + self.scored[order] % width,
             targets=self.targets[order],
             columns={k: v[order] for k, v in self.columns.items()},
             counts=self.counts[rows],
@@ -99,8 +99,8 @@ class Batch:
 
         Rows of similar length go together: a row shorter than ``MIN_FILL`` of the longest opens the next micro-batch.
         """
-        order = self.lengths.argsort(descending=True, stable=True)
-        lengths = self.lengths[order].tolist()
+        ordered, order = self.lengths.sort(descending=True, stable=True)
+        lengths = ordered.tolist()
         pieces, first = [], 0
         for i, length in enumerate([*lengths, 0]):
             is_full = (i - first + 1) * lengths[first] > max_positions

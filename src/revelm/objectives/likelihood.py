@@ -25,7 +25,7 @@ from revelm.core.grid import block_of, padded_length
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Family
 from revelm.masks.visibility import CLEAN
-from revelm.noise.bound import Estimator, Masks, combine, draw_masks
+from revelm.noise.bound import MAX_EXACT, Estimator, Masks, combine, draw_masks
 from revelm.objectives.batch import Text
 from revelm.objectives.rows import Piece, Row, collate, cut_columns, sample_rows
 from revelm.objectives.score import score
@@ -79,7 +79,8 @@ def loglikelihood(
     their likelihoods varies less than either (VRPO, arXiv 2505.19223). ``max_positions``: per forward; it changes no
     result.
 
-    ValueError for an unknown estimator, fewer than two samples, and a sample that ``fault`` finds fault with.
+    ValueError for an unknown estimator, fewer than two samples, and a sample that ``fault`` finds fault with;
+    FloatingPointError when the model's log-probabilities are not finite.
     """
     if estimator not in get_args(Estimator):
         raise ValueError(f"estimator is {estimator!r}, must be one of {', '.join(get_args(Estimator))}")
@@ -87,7 +88,7 @@ def loglikelihood(
         raise ValueError(f"num_samples is {num_samples}, must be at least 2")
     family: Family = model.family
     for sample in samples:
-        if reason := fault(sample, family):
+        if reason := fault(sample, family, estimator=estimator):
             raise ValueError(f"sample {sample.key} {reason}")
     plans = (_plan(sample, family, (estimator, num_samples), seed=seed) for sample in samples)
     found: list[Likelihood] = []
@@ -96,7 +97,7 @@ def loglikelihood(
     return found
 
 
-def fault(sample: Text, family: Family) -> str:
+def fault(sample: Text, family: Family, *, estimator: Estimator = "auto") -> str:
     """Why the likelihood of ``sample`` cannot be computed, as the end of a sentence; empty when it can."""
     size = padded_length(len(sample.ids), family.block_size or 1)
     if size > family.max_length:
@@ -104,23 +105,42 @@ def fault(sample: Text, family: Family) -> str:
         return f"has {len(sample.ids)} tokens{whole}; the model has {family.max_length} positions"
     if not 0 <= sample.prompt_length < len(sample.ids):
         return "has no response tokens"
+    if outside := [int(i) for i in sample.ids if not 0 <= i < family.vocab_size]:
+        return f"has the token id {outside[0]}; the model's vocabulary has {family.vocab_size} entries"
     if np.isin(sample.ids[sample.prompt_length :], family.banned_ids).any():
         return "has the mask token in its response"
     if family.attention == "causal" and sample.prompt_length == 0:
         return "has no prompt: a causal model predicts each token from the one before it"
+    most = max(stop - first for _, first, stop in _spans(sample, family))
+    if estimator == "exact" and family.attention != "causal" and most > MAX_EXACT:
+        return (
+            f"has {most} response tokens to hide at once; estimator 'exact' is possible up to {MAX_EXACT}, use 'auto'"
+        )
     return ""
+
+
+def _spans(sample: Text, family: Family) -> list[tuple[int, int, int]]:
+    """(block, first, stop) of every block the response reaches into: which of its places are response."""
+    start, end = sample.prompt_length, len(sample.ids)
+    size = _block_size(sample, family)
+    blocks = range(int(block_of(start, size)), int(block_of(end - 1, size)) + 1)
+    return [(block, max(0, start - block * size), min(size, end - block * size)) for block in blocks]
+
+
+def _block_size(sample: Text, family: Family) -> int:
+    """Positions that are hidden and shown together; without blocks, the whole text."""
+    size = family.block_size if family.attention == "block" else len(sample.ids)
+    assert size is not None, "block families have a block size"
+    return size
 
 
 def _plan(sample: Text, family: Family, how: tuple[Estimator, int], *, seed: int) -> _Plan:
     """Masks for every block that the response reaches into; copies that hide nothing are left out."""
-    start, end = sample.prompt_length, len(sample.ids)
-    size = family.block_size if family.attention == "block" else end
-    assert size is not None, "block families have a block size"
+    size = _block_size(sample, family)
     rng = np.random.default_rng(derive_seed(seed, "likelihood", int(sample.key)))
     parts, strata = list[tuple[np.ndarray, ...]](), list[np.ndarray]()
     num_draws = num_strata = 0
-    for block in range(int(block_of(start, size)), int(block_of(end - 1, size)) + 1):
-        first, stop = max(0, start - block * size), min(size, end - block * size)
+    for block, first, stop in _spans(sample, family):
         masks = _masks(stop - first, rng, family, how)
         target = np.zeros((len(masks.hidden), size), dtype=bool)
         target[:, first:stop] = masks.hidden
@@ -175,6 +195,11 @@ def _evaluated(model: Any, group: Sequence[_Plan], max_positions: int) -> list[L
 
 
 def _likelihood(plan: _Plan, totals: np.ndarray, family: Family) -> Likelihood:
+    if not np.isfinite(totals).all():
+        raise FloatingPointError(
+            f"sample {plan.sample.key}: the model gave log-probabilities that are not finite; its weights or its dtype "
+            "are unusable"
+        )
     value, error = combine(totals, plan.stratum)
     return Likelihood(
         value=value,

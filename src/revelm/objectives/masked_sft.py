@@ -8,11 +8,16 @@ of noise draws ONE mask rate t, hides each of its tokens with probability t, and
 
 A unit is a block of a block model, or the whole response under full attention. One rate per token instead would leave
 every unit about half hidden: training would never rehearse the first denoising step.
+
+The bound is the integral of that over t from 0 to 1. With t uniform in [low, high) its mean is the integral over that
+range, divided by high - low: the bound only for high = 1 and low towards 0. The default low of 0.1 keeps weights below
+10 and leaves out the rates at which nearly all is shown. A unit of which nothing was hidden pays 0 and counts in full;
+otherwise the mean would be over those units that happened to hide something.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -31,7 +36,7 @@ Weighting = Literal["elbo", "none"]
 class MaskedSFT(ABC):
     """``low``, ``high``: range of the mask rate; ``num_masks``: hidden copies of every unit per sample and epoch.
 
-    ``weighting``: "elbo" weighs hidden tokens 1/t, per response token; "none" averages the hidden tokens.
+    ``weighting``: "elbo" weighs hidden tokens 1/t, per response token, hidden or not; "none" averages the hidden ones.
     """
 
     attention: ClassVar[Attention]
@@ -66,16 +71,26 @@ class MaskedSFT(ABC):
             )
 
     def prepare(self, samples: Sequence[Text], family: Family, seed: int) -> Batch:
-        """Rows in which the responses are hidden at random; samples of which nothing was hidden are left out."""
+        """Rows in which the responses are hidden at random. A sample of which nothing was hidden has no row; with
+        "elbo" its tokens stay in the denominator, in equal parts with every row. See ``drawn_rows`` for a batch in
+        which nothing at all was hidden."""
         self.check_family(family)
         rows = drawn_rows(
             lambda attempt: [row for s in samples for row in self._rows(s, family, (seed, s.key, attempt))]
         )
-        return collate(rows, family)
+        batch = collate(rows, family)
+        if self.weighting == "none":
+            return batch
+        missing = round(sum(self._num_targets(s, family) for s in samples) - batch.count)
+        return replace(batch, counts=batch.counts + missing / len(rows))
 
     def judge(self, scored: Scored, batch: Batch) -> Loss:
         """See ``masked_loss``."""
         return masked_loss(scored, batch)
+
+    def _num_targets(self, sample: Text, family: Family) -> int:
+        """Response tokens that may be hidden, learnt pads included, over all copies: the sample's count for "elbo"."""
+        return self.num_masks * (self.num_positions(len(sample.ids), family) - sample.prompt_length)
 
     def _rows(self, sample: Text, family: Family, seed: tuple[int, int, int]) -> list[Row]:
         num_tokens = len(sample.ids)
@@ -94,9 +109,9 @@ class MaskedSFT(ABC):
         pieces = sample_rows(ids, seen, family)
         per_target = np.repeat(rate, seen.target.sum(axis=1))
         weight = 1.0 / per_target if self.weighting == "elbo" else np.ones(len(per_target))
-        share = self.num_masks * (end - sample.prompt_length) / len(pieces)
+        share = self._num_targets(sample, family) / len(pieces)
         return [
-            Row(*piece, columns, float(share) if self.weighting == "elbo" else float(len(piece[1])))
+            Row(*piece, columns, share if self.weighting == "elbo" else float(len(piece[1])))
             for piece, columns in zip(pieces, cut_columns({"weight": weight}, pieces), strict=True)
         ]
 

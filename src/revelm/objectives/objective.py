@@ -28,6 +28,15 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class FamilyObjective(Objective, Protocol):
+    """Does not suit every family, or not with every setting."""
+
+    def check_family(self, family: Family) -> None:
+        """ValueError for a family that cannot be trained with these settings; asked before weights are loaded."""
+        ...
+
+
+@runtime_checkable
 class RLObjective(Objective, Protocol):
     """Learns from scored trajectories."""
 

@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from revelm.core.types import Family
+from revelm.core.types import Family, require_diffusion
 from revelm.objectives.batch import Batch, Episode, Loss, Scored
 from revelm.objectives.credit import Estimator, group_credit
 from revelm.objectives.objective import Need
+from revelm.trajectories.record import Trajectory
 
 Normalisation = Literal["trace_step", "token", "sequence"]
 MAX_LOG_RATIO = 20.0
@@ -81,6 +82,31 @@ class PolicyObjective(ABC):
                 "entropy": (float(scored.entropy.sum()), size),
             }
         return Loss(total, batch.count, metrics)
+
+
+def check_record(trajectory: Trajectory, family: Family) -> None:
+    """ValueError for a trajectory whose contexts ``family`` cannot show: other blocks, or the other attention kind.
+
+    Records of full attention count their windows from the end of the prompt; those of block models count whole blocks
+    of the family's size from one of the first positions.
+    """
+    require_diffusion(family)
+    size, offset, start = trajectory.block_size, trajectory.grid_offset, len(trajectory.prompt_ids)
+    end = start + len(trajectory.completion_ids)
+    if family.attention == "full" and offset != start:
+        raise ValueError(
+            f"trajectory.grid_offset is {offset}, but {family.name} has full attention, whose windows begin behind the "
+            f"prompt, at {start}; the trajectory was decoded block by block"
+        )
+    if family.attention == "block" and size != family.block_size:
+        raise ValueError(
+            f"the trajectory was decoded in blocks of {size}, {family.name} has blocks of {family.block_size}"
+        )
+    if family.attention == "block" and (not 0 <= offset < size or (end - offset) % size):
+        raise ValueError(
+            f"trajectory.grid_offset is {offset}, but {family.name} decodes whole blocks of {size} from its first "
+            f"tokens on; the trajectory has {end} tokens and was decoded with full attention"
+        )
 
 
 def token_weights(target: np.ndarray, normalisation: Normalisation) -> np.ndarray:

@@ -15,7 +15,11 @@ MAX_DRAWS = 64
 def drawn_rows(draw: Callable[[int], Sequence[Row]]) -> list[Row]:
     """The rows of ``draw(0)``. A batch in which nothing was hidden at all is drawn again, as ``draw(1)`` and so on.
 
-    Few short answers at low rates do come out whole. Empty when ``MAX_DRAWS`` draws hide nothing: nothing can be.
+    Few short answers at low rates do come out whole, and an update needs something to learn from. But batches are then
+    drawn given that something is hidden: if a draw hides something with probability p, the mean of a sum over
+    what is hidden is 1/p times what it should be. That is nothing for ordinary batches and much for the smallest: p is
+    0.55 for an answer of one token, alone, at a rate uniform in [0.1, 1). Empty when ``MAX_DRAWS`` draws hide nothing:
+    nothing can be.
     """
     for attempt in range(MAX_DRAWS):
         rows = list(draw(attempt))

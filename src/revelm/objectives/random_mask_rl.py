@@ -13,7 +13,7 @@ import numpy as np
 from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.objective import Need
-from revelm.objectives.policy import PolicyObjective, token_weights
+from revelm.objectives.policy import PolicyObjective, check_record, token_weights
 from revelm.objectives.random_copies import drawn_rows, random_copies
 from revelm.objectives.rows import Row, collate
 from revelm.objectives.trace_rl import episode_rows
@@ -42,7 +42,8 @@ class RandomMaskRL(PolicyObjective):
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
         """Block models: one row per response, its clean text and ``num_masks`` randomly hidden copies of every block.
-        Full attention: ``num_masks`` rows per response; what lies behind its stop is hidden and not predicted."""
+        Full attention: ``num_masks`` rows per response; what lies behind its stop is hidden and not predicted.
+        ValueError for a record of another kind of model (``check_record``)."""
         rows = drawn_rows(
             lambda attempt: [row for s in samples for row in self._rows(s, family, (seed, s.key, attempt))]
         )
@@ -50,6 +51,7 @@ class RandomMaskRL(PolicyObjective):
 
     def _rows(self, sample: Episode, family: Family, seed: tuple[int, int, int]) -> list[Row]:
         trajectory = sample.trajectory
+        check_record(trajectory, family)
         start = len(trajectory.prompt_ids)
         size = trajectory.block_size if family.attention == "block" else start + len(trajectory.completion_ids)
         rng = np.random.default_rng(seed)

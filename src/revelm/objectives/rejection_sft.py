@@ -19,7 +19,8 @@ class RejectionSFT:
     """Keeps answers with a score of at least ``min_score`` that ended with a stop, and learns them by supervised
     fine-tuning: ``BlockSFT`` for block models, ``RandomMaskSFT`` for full attention.
 
-    ``num_pad`` (full attention): pad tokens learnt behind the stop, as far as the decoded canvas reached.
+    ``low``, ``high``, ``num_masks``, ``weighting``: theirs. Nothing is replayed, so how an answer was decoded does not
+    matter. ``num_pad`` (full attention): pad tokens learnt behind the stop, as far as the decoded canvas reached.
     """
 
     min_score: float = 1.0
@@ -43,6 +44,14 @@ class RejectionSFT:
         """Nothing but the current policy."""
         return frozenset()
 
+    def check_family(self, family: Family) -> None:
+        """ValueError for pads where the family learns them in any case."""
+        if self.num_pad and family.attention == "block":
+            raise ValueError(
+                f"objective.num_pad is {self.num_pad}, but {family.name} decodes block by block and learns the pads of "
+                "its last block in any case; leave it out"
+            )
+
     def credit(self, samples: Sequence[Episode], values: np.ndarray | None = None) -> list[Episode]:
         """The answers to learn from, each with credit 1."""
         del values
@@ -51,11 +60,7 @@ class RejectionSFT:
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
         """Rows of the responses up to their stop, and of the pads behind it."""
-        if self.num_pad and family.attention == "block":
-            raise ValueError(
-                f"objective.num_pad is {self.num_pad}, but {family.name} decodes block by block and learns the pads of "
-                "its last block in any case; leave it out"
-            )
+        self.check_family(family)
         return self._sft(family.attention).prepare([self._text(s, family.pad_id) for s in samples], family, seed)
 
     def judge(self, scored: Scored, batch: Batch) -> Loss:

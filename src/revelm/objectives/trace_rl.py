@@ -13,7 +13,7 @@ import numpy as np
 from revelm.core.types import Family
 from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.objective import Need
-from revelm.objectives.policy import PolicyObjective, token_weights
+from revelm.objectives.policy import PolicyObjective, check_record, token_weights
 from revelm.objectives.rows import Row, collate, cut_columns, sample_rows, target_positions
 from revelm.trajectories.replay import Copies, canvas, contexts, copies
 
@@ -37,11 +37,12 @@ class TraceRL(PolicyObjective):
 
     def prepare(self, samples: Sequence[Episode], family: Family, seed: int) -> Batch:
         """Block models: one row per response, its clean text and one hidden copy per block and round. Full
-        attention: one row per round."""
+        attention: one row per round. ValueError for a record of another kind of model (``check_record``)."""
         del seed
         return collate([row for sample in samples for row in self._rows(sample, family)], family)
 
     def _rows(self, sample: Episode, family: Family) -> list[Row]:
+        check_record(sample.trajectory, family)
         replay = copies if family.attention == "block" else contexts
         seen = replay(sample.trajectory, self.shrinkage)
         if not seen.target.any():

@@ -1,13 +1,14 @@
 """The one path from problems to scored answers, for training and evaluation alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from revelm.core.seeds import derive_seed
-from revelm.core.types import Completion, Problem, Score
+from revelm.core.types import Completion, Family, Problem, Score
 from revelm.decoding.sampling import Sampling
 from revelm.engine.engine import Engine
+from revelm.engine.prompts import make_requests, prompt_ids
 from revelm.tasks.task import Task
 from revelm.trajectories.record import Trajectory
 
@@ -43,6 +44,26 @@ def collect(
         info = {"problem": problem.id, "score": score.value}
         answers.append(Answer(problem, i // group_size, replace(trajectory, info=info), completion, score))
     return answers
+
+
+def check_problems(
+    task: Task, problems: Sequence[Problem], settings: Mapping[str, Sampling], *, family: Family, tokenizer: Any
+) -> None:
+    """ValueError for a problem that ``collect`` could not ask under one of ``settings``.
+
+    ``settings``: by the name under which an error speaks of them. Needs no weights.
+    """
+    prompts = []
+    for problem in problems:
+        try:
+            prompts.append(prompt_ids(task.prompt(problem), tokenizer))
+        except ValueError as error:
+            raise ValueError(f"problem {problem.id}: {error}") from error
+    for name, sampling in settings.items():
+        try:
+            make_requests(prompts, sampling, family, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def read_completion(tokenizer: Any, trajectory: Trajectory) -> Completion:

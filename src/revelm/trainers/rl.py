@@ -19,34 +19,26 @@ from revelm.data.stream import stream
 from revelm.engine.engine import Engine
 from revelm.eval.run import evaluate, select_problems
 from revelm.objectives.batch import Batch, Episode
-from revelm.objectives.objective import RLObjective
 from revelm.rollout.collect import Answer, collect
 from revelm.tasks.task import Task
 from revelm.trainers.config import RLConfig
+from revelm.trainers.rl_recipe import check_rl, rl_objective
 from revelm.trainers.run_log import RunLog, interruptible
-from revelm.trainers.session import Session, close_session, open_session
+from revelm.trainers.session import Session, close_session, find_start, open_session
 from revelm.trainers.update import update, with_behaviour
 from revelm.trajectories.store import write_trajectories
 
 
 def run(config: RLConfig) -> Path:
     """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
-    objective = build("objectives", config.objective, field="objective")
-    if not isinstance(objective, RLObjective):
-        raise ValueError(
-            f"objective.kind: {config.objective['kind']!r} learns from texts; train with it by `revelm sft`"
-        )
+    objective = rl_objective(config)
     task = build("tasks", config.task, field="task")
-    config.rollout.sampling()
-    if config.eval_every:
-        select_problems(task, config.eval)  # a file that cannot be used is an error now, not at the first evaluation
     problems = list(task.problems("train"))
     if not problems:
         raise ValueError(f"task {task.name!r} has no training problems")
-    updates = config.updates_per_step
-    session = open_session(
-        config, model=config.model, train=config.train, optimizer=config.optimizer, updates_per_step=updates
-    )
+    start = find_start(config)
+    check_rl(start, objective, ask=(task, problems))
+    session = open_session(start, updates_per_step=config.updates_per_step)
     session.cursor.setdefault("problems_drawn", 0)
     engine = Engine(session.model, session.tokenizer, num_slots=config.rollout.num_slots)
     total = config.train.steps
@@ -149,8 +141,13 @@ def rollout_metrics(answers: list[Answer]) -> dict[str, float]:
 
 
 def _evaluate(session: Session, engine: Engine, task: Task, *, config: RLConfig, log: RunLog) -> None:
+    """Evaluate and log. When that fails, the steps trained so far are saved first."""
     session.model.eval()
-    result = evaluate(engine, task, select_problems(task, config.eval), config.eval)
+    try:
+        result = evaluate(engine, task, select_problems(task, config.eval), config.eval)
+    except Exception:
+        session.save()
+        raise
     for name, metrics in result["settings"].items():
         shown = {k: metrics[k] for k in ("accuracy", "tokens_per_forward", "length")}
         log.write(session.step, {"at": "rl", "setting": name, **shown}, phase="eval")

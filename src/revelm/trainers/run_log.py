@@ -1,7 +1,6 @@
 """What a run leaves behind while it runs: metrics.jsonl, a progress line, and a polite way to stop it."""
 
 import json
-import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from revelm.core.atomic import write_text_atomic
+from revelm.core.atomic import finite, write_text_atomic
 
 METRICS = "metrics.jsonl"
 
@@ -42,7 +41,7 @@ class RunLog:
         """Append one row; numbers that are not finite are written as null."""
         row = {"phase": phase or self.phase, "step": step, **metrics}
         with self.file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(_finite(row)) + "\n")
+            out.write(json.dumps(finite(row)) + "\n")
 
     def show(self, step: int, note: str) -> None:
         """Move the progress bar to ``step``."""
@@ -57,12 +56,6 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl."""
     file = run / METRICS
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _forget_after(file: Path, phase: str, step: int) -> None:

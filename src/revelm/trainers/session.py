@@ -1,15 +1,18 @@
-"""What every loop begins and ends with: the run directory, the weights to start from, and saving."""
+"""What every loop begins and ends with: the run directory, the weights to start from, and saving.
 
-from collections.abc import Callable, Mapping
+A loop begins in two steps. ``find_start`` reads everything but the weights: what a recipe has wrong for this model or
+this run directory is an error then. ``open_session`` loads the weights.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from revelm.core.allocator import return_freed_memory
 from revelm.core.atomic import write_json_atomic
-from revelm.core.config import dump_yaml, read_yaml
+from revelm.core.config import dump_yaml, parse_config, read_yaml
 from revelm.core.errors import RunError
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Family, require_diffusion
@@ -23,17 +26,40 @@ from revelm.trainers.checkpoint import (
     save_checkpoint,
     seed_global_generator,
 )
-from revelm.trainers.config import ModelSpec, OptimizerSpec, TrainSpec
+from revelm.trainers.config import ModelSpec, RLConfig, SFTConfig, TrainSpec
 from revelm.trainers.optimizer import Optimizer
 from revelm.trainers.run_log import read_rows
 from revelm.viz.report import write_report
+
+KEPT = ("task", "data", "batch_size", "objective", "optimizer", "rollout", "updates_per_step", "rewards")
+KEPT_OF_PARTS = (("model", "dtype"), ("model", "lora"), ("model", "quantize"), ("train", "seed"))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins from, known before any weights are loaded.
+
+    ``config`` is what the run was told, settled: as saved in config.yaml. ``latest``: the run's own newest checkpoint,
+    where it is resumed.
+    """
+
+    config: Any
+    latest: Path | None
+    family: Family
+    tokenizer: Any
+
+    @property
+    def source(self) -> str | Path:
+        """The checkpoint to load: directory, run directory or hub id."""
+        path: str = self.config.model.path
+        return path if self.latest is None else self.latest
 
 
 @dataclass
 class Session:
     """A run under way: ``step`` rounds are done; ``cursor`` is what the loop keeps between rounds (plain JSON data).
 
-    ``config`` is what the run was told, settled: as saved in config.yaml.
+    ``config`` is that of its ``Start``.
     """
 
     config: Any
@@ -66,44 +92,44 @@ class Session:
         return every > 0 and self.step % every == 0
 
 
-def open_session(
-    config: BaseModel,
-    *,
-    model: ModelSpec,
-    train: TrainSpec,
-    optimizer: OptimizerSpec,
-    updates_per_step: int,
-    settle: Callable[[Any, Family], BaseModel] | None = None,
-) -> Session:
-    """Load or resume. ``config`` has ``out`` and ``resume``; it is saved as config.yaml.
+def find_start(
+    config: SFTConfig | RLConfig, *, settle: Callable[[Any, Family], SFTConfig | RLConfig] | None = None
+) -> Start:
+    """Where the run of ``config`` begins: at a model, or at the run's newest checkpoint.
 
     ``settle`` fills in what depends on the model's family, and refuses what that family cannot do.
-    Raises ValueError when ``out`` holds a run already and ``resume`` is not set, or when ``model.block_size`` is not
-    the checkpoint's.
+    Raises ValueError when ``out`` holds a run already and ``resume`` is not set, when that run was another one, and
+    when ``model.block_size`` is not the checkpoint's.
     """
-    settings: Mapping[str, Any] = dict(config)
-    run = Path(settings["out"])
+    run = Path(config.out)
     latest = latest_checkpoint(run)
-    if latest is not None and not settings["resume"]:
+    if latest is not None and not config.resume:
         raise ValueError(f"out: {run} already holds {latest.name}; add resume=true to go on, or give another folder")
-    source = model.path if latest is None else latest
+    source = config.model.path if latest is None else latest
     family = read_family(source)
     require_diffusion(family)
-    check_block_size(model, family)
+    check_block_size(config.model, family)
     settled = config if settle is None else settle(config, family)
-    if latest is not None:
-        check_same_run(settled, run / "config.yaml")
-    weights, tokenizer = load_weights(source, model, seed=train.seed), load_tokenizer(source)
-    weights.decoder.recomputes_layers = train.recompute_layers
-    seed_global_generator(train.seed)
-    total = train.steps * updates_per_step
-    updates = Optimizer(weights, optimizer, total_updates=total)
-    session = Session(settled, run, train, weights, tokenizer, updates, step=0, cursor={})
-    if latest is not None:
-        session.cursor = restore(latest, session.optimizer)
+    saved = run / "config.yaml"
+    if latest is not None and saved.is_file():
+        before = parse_config(type(config), read_yaml(saved))
+        check_same_run(settled, before if settle is None else settle(before, family), saved)
+    return Start(settled, latest, family, load_tokenizer(source))
+
+
+def open_session(start: Start, *, updates_per_step: int) -> Session:
+    """Load the weights, and where the run is resumed its state; the configuration is saved as config.yaml."""
+    config, run = start.config, Path(start.config.out)
+    weights = load_weights(start.source, config.model, seed=config.train.seed)
+    weights.decoder.recomputes_layers = config.train.recompute_layers
+    seed_global_generator(config.train.seed)
+    updates = Optimizer(weights, config.optimizer, total_updates=config.train.steps * updates_per_step)
+    session = Session(config, run, config.train, weights, start.tokenizer, updates, step=0, cursor={})
+    if start.latest is not None:
+        session.cursor = restore(start.latest, session.optimizer)
         session.step = session.saved = session.cursor.pop("step")
     run.mkdir(parents=True, exist_ok=True)
-    dump_yaml(settled, run / "config.yaml")
+    dump_yaml(config, run / "config.yaml")
     return session
 
 
@@ -124,33 +150,39 @@ def load_weights(source: str | Path, spec: ModelSpec, *, seed: int) -> LanguageM
     return model.train()
 
 
-def check_same_run(config: BaseModel, saved: Path) -> None:
-    """ValueError when what a resumed run is told would change what it learns (its length and reporting may change)."""
-    if not saved.is_file():
-        return
-    before, now = read_yaml(saved), config.model_dump(mode="json")
-    for name in ("task", "data", "batch_size", "objective", "optimizer", "rollout", "updates_per_step", "rewards"):
-        if name in now and before.get(name) != now[name]:
-            raise ValueError(
-                f"resume: {name} is {now[name]}, but {saved} says {before.get(name)}; keep it, or change out"
-            )
-    for name in ("lora", "quantize"):
-        if before["model"].get(name) != now["model"][name]:
-            raise ValueError(
-                f"resume: model.{name} is {now['model'][name]}, but {saved} says {before['model'].get(name)}; keep it, "
-                "or change out"
-            )
-    if before["train"]["seed"] != now["train"]["seed"]:
-        raise ValueError(f"resume: train.seed is {now['train']['seed']}, but {saved} says {before['train']['seed']}")
+def check_same_run(now: SFTConfig | RLConfig, before: SFTConfig | RLConfig, saved: Path) -> None:
+    """ValueError when what a resumed run is told would change what it learns, from what it was told ``before``.
+
+    Its length, its reporting and the device may change. ``saved``: the file that holds ``before``, for the error.
+    """
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    pairs = {name: (old[name], new[name]) for name in KEPT if name in new}
+    pairs |= {f"{part}.{name}": (old[part][name], new[part][name]) for part, name in KEPT_OF_PARTS}
+    if not _is_same_place(before, now):
+        pairs["model.path"] = (before.model.path, now.model.path)
+    for name, (was, told) in pairs.items():
+        if was != told:
+            raise ValueError(f"resume: {name} is {told}, but {saved} says {was}; keep it, or change out")
+
+
+def _is_same_place(before: SFTConfig | RLConfig, now: SFTConfig | RLConfig) -> bool:
+    """Whether both begin at the same model, however it is spelt: also when it was moved together with the run."""
+    places = [(Path(c.model.path).resolve(), Path(c.out).resolve()) for c in (before, now)]
+    return len({path for path, _ in places}) == 1 or len({relpath(path, out) for path, out in places}) == 1
 
 
 def check_block_size(spec: ModelSpec, family: Family) -> None:
     """ValueError when a recipe expects another block size than the checkpoint was trained with."""
-    if spec.block_size is not None and spec.block_size != family.block_size:
-        raise ValueError(
-            f"model.block_size: {spec.block_size}, but the checkpoint {spec.path} was trained with blocks of "
-            f"{family.block_size}; leave model.block_size out, or use a checkpoint of that size"
-        )
+    if spec.block_size in (None, family.block_size):
+        return
+    if family.block_size is None:
+        reason = f"is a {family.name} model with {family.attention} attention, which has no blocks"
+    else:
+        reason = f"was trained with blocks of {family.block_size}"
+    raise ValueError(
+        f"model.block_size: {spec.block_size}, but the checkpoint {spec.path} {reason}; leave model.block_size out, or "
+        "use a checkpoint of that size"
+    )
 
 
 def close_session(session: Session, *, is_interrupted: bool) -> None:

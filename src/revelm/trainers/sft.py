@@ -20,11 +20,11 @@ from revelm.data.stream import stream
 from revelm.data.tokenizer import encode_demonstration
 from revelm.objectives.batch import Text
 from revelm.objectives.masked_sft import SFT_KINDS, MaskedSFT
-from revelm.objectives.objective import RLObjective
+from revelm.objectives.objective import FamilyObjective, RLObjective
 from revelm.tasks.task import DemonstrationTask
 from revelm.trainers.config import SFTConfig
 from revelm.trainers.run_log import RunLog, interruptible
-from revelm.trainers.session import Session, close_session, open_session
+from revelm.trainers.session import Session, close_session, find_start, open_session
 from revelm.trainers.update import update
 
 
@@ -32,16 +32,10 @@ def run(config: SFTConfig) -> Path:
     """Train as ``config`` says; returns the run directory. KeyboardInterrupt after a saved, polite stop."""
     check_objective(config.objective, field="objective")
     demonstrations = _demonstrations(config)
-    session = open_session(
-        config,
-        model=config.model,
-        train=config.train,
-        optimizer=config.optimizer,
-        updates_per_step=1,
-        settle=settle_objective,
-    )
-    objective = build("objectives", session.config.objective, field="objective")
-    texts = encode_texts(demonstrations, session.tokenizer, session.model.family, objective=objective)
+    start = find_start(config, settle=settle_objective)
+    objective = build("objectives", start.config.objective, field="objective")
+    texts = encode_texts(demonstrations, start.tokenizer, start.family, objective=objective)
+    session = open_session(start, updates_per_step=1)
     total = config.train.steps
     with RunLog(session.run, phase="sft", total=total, start=session.step) as log, interruptible() as interrupt:
         while session.step < total and not interrupt.is_requested:
@@ -71,7 +65,7 @@ def settle_objective(config: SFTConfig, family: Family) -> SFTConfig:
     require_diffusion(family)
     spec = {"kind": SFT_KINDS[family.attention], **(config.objective or {})}
     objective = build("objectives", spec, field="objective")
-    if isinstance(objective, MaskedSFT):
+    if isinstance(objective, FamilyObjective):
         objective.check_family(family)
     return config.model_copy(update={"objective": spec})
 
@@ -111,6 +105,11 @@ def encode_texts(demonstrations: list[Any], tokenizer: Any, family: Family, *, o
             raise ValueError(
                 f"data row {i + 1} has {len(ids)} tokens and takes {size} positions; the model has "
                 f"{family.max_length}; shorten or remove the row"
+            )
+        if max(ids) >= family.vocab_size:
+            raise ValueError(
+                f"data row {i + 1} has the token id {max(ids)}, and the model's vocabulary has {family.vocab_size} "
+                "entries; give it the tokenizer it was made with"
             )
         texts.append(Text(np.array(ids, dtype=np.int64), prompt_length, i))
     if not texts:

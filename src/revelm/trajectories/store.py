@@ -47,7 +47,10 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{source} lacks the column {missing[0]!r}: not a trajectory file")
-    return [_from_row(row, source) for row in table.to_pylist()]
+    try:
+        return [_from_row(row, source) for row in table.to_pylist()]
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{source} holds a damaged trajectory ({error})") from error
 
 
 def _to_row(t: Trajectory) -> dict[str, object]:
