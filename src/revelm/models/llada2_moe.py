@@ -56,7 +56,7 @@ class LLaDA2Moe(Kind):
             num_groups=integer(config, "n_group", default=8),
             groups_per_token=integer(config, "topk_group", default=4),
             scaling=number(config, "routed_scaling_factor", default=2.5),
-            has_bias=flag(config, "moe_router_enable_expert_bias", default=True),
+            has_bias=True,  # the released code has it whatever moe_router_enable_expert_bias says
             shared_intermediate_size=inner * integer(config, "num_shared_experts", default=0, least=0),
             is_router_wide=True,
         )

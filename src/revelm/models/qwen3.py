@@ -10,6 +10,8 @@ from revelm.models.decoder import DecoderConfig
 from revelm.models.fields import flag
 from revelm.models.kind import Kind, standard_sizes
 
+QWEN3_HEAD_DIM = 128
+
 
 @dataclass(frozen=True)
 class Qwen3(Kind):
@@ -28,6 +30,10 @@ class Qwen3(Kind):
 
 
 def qwen3_sizes(config: Mapping[str, Any]) -> DecoderConfig:
-    """A decoder with norms on queries and keys; ``attention_bias`` is for all four projections."""
+    """A decoder with norms on queries and keys; ``attention_bias`` is for all four projections.
+
+    Without ``head_dim`` heads have 128 dimensions, as in transformers, whatever hidden_size says.
+    """
     bias = flag(config, "attention_bias", default=False)
+    config = {"head_dim": QWEN3_HEAD_DIM, **config}
     return standard_sizes(config, has_qkv_bias=bias, has_output_bias=bias)
