@@ -1,4 +1,4 @@
-"""An autoregressive Qwen3 becomes a block diffusion model, and begins to learn. A minute on one core, no downloads.
+"""An autoregressive Qwen3 becomes a block diffusion model, and begins to learn. Seconds on one core, no downloads.
 
 python examples/convert_qwen3.py [FOLDER]
 

@@ -1,6 +1,6 @@
 """Decode with a diffusion language model and look at the order in which it wrote.
 
-python examples/generate.py runs/quickstart
+python examples/generate.py [runs/quickstart]
 """
 
 import sys
@@ -11,7 +11,8 @@ from revelm.data.tokenizer import token_pieces
 from revelm.models.load import checkpoint_path
 from revelm.viz.trace_page import TraceEntry, write_trace_page
 
-checkpoint = checkpoint_path(sys.argv[1])  # a run directory, or any checkpoint in Hugging Face layout
+# A run directory, or any checkpoint in Hugging Face layout.
+checkpoint = checkpoint_path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart")
 model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
 engine = Engine(model, tokenizer, num_slots=8)
 

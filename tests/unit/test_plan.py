@@ -293,3 +293,13 @@ def test_the_moments_of_training_grow_with_positions() -> None:
 def test_small_models_keep_the_allocator_as_it_is() -> None:
     """Catches the slower allocator where it has nothing to give."""
     assert return_freed_memory(LARGE_MODEL_BYTES - 1) is False
+
+
+def test_what_no_request_can_be_is_not_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches "fits" for canvases longer than the model has positions for."""
+    words = ["plan", "--model", str(save_config(tmp_path, official("sdar"))), "num_slots=2", "prompt_length=200"]
+    assert main([*words, "max_new_tokens=56"]) == 0
+    assert main([*words, "max_new_tokens=57"]) == 2
+    assert (
+        "prompt of 200 tokens plus max_new_tokens=57 needs 260 positions; the model has 256" in capsys.readouterr().err
+    )

@@ -18,7 +18,7 @@ def add_to(verbs: Any) -> None:
         "overrides", nargs="*", metavar="a.b=value", help="e.g. task=sudoku4 task.data=FILE num_problems=100"
     )
     parser.add_argument("--recipe", metavar="FILE.yaml", help="a YAML file with the fields that are not given here")
-    parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory")
+    parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory, or hub id")
     parser.add_argument("--out", metavar="DIR", help="write summary and trajectories there")
     parser.add_argument(
         "--loglikelihood",

@@ -13,7 +13,7 @@ def add_to(verbs: Any) -> None:
     """Declare the verb."""
     group = verbs.add_parser("trace", help="look at recorded trajectories", description="Look at trajectories.")
     actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
-    parser = actions.add_parser("view", help="write one trajectory as an HTML page", allow_abbrev=False)
+    parser = actions.add_parser("view", help="write one trajectory as a page or a picture", allow_abbrev=False)
     parser.add_argument("file", metavar="FILE.parquet", help="a file from a run's trajectories folder")
     parser.add_argument("--index", type=int, default=0, metavar="N", help="which one, counted from 0 (default: 0)")
     parser.add_argument(

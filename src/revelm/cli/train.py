@@ -11,7 +11,7 @@ def add_to(verbs: Any) -> None:
         parser = verbs.add_parser(name, help=what, description=f"{what[0].upper() + what[1:]}.", allow_abbrev=False)
         parser.add_argument("recipe", metavar="RECIPE.yaml", help="the run's YAML file")
         parser.add_argument(
-            "overrides", nargs="*", metavar="a.b=value", help="fields to change, e.g. optimizer.lr=1e-4"
+            "overrides", nargs="*", metavar="a.b=value", help="fields to change, e.g. model.path=DIR train.steps=100"
         )
         parser.add_argument("--out", metavar="DIR", help="run directory (default: the recipe's)")
         parser.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint in it")

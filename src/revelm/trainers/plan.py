@@ -181,7 +181,13 @@ def _decoding(spec: SettingSpec, slots: int, found: Footprint, *, prompt: int, f
     assert window is not None, "block families have a block size"
     is_filtered = spec.temperature > 0 and (spec.top_k > 0 or spec.top_p < 1)
     cost = moments.bytes_per_logit(found, is_plain=spec.temperature == 1, is_filtered=is_filtered)
-    return Decoding(slots, prompt, count, window, is_cached, cost)
+    planned = Decoding(slots, prompt, count, window, is_cached, cost)
+    if planned.length > family.max_length:
+        raise ValueError(
+            f"a prompt of {prompt} tokens plus max_new_tokens={count} needs {planned.length} positions; the model has "
+            f"{family.max_length}"
+        )
+    return planned
 
 
 def _micro_batch(config: SFTConfig | RLConfig, assumed: Assumed, family: Family) -> MicroBatch:
