@@ -18,6 +18,7 @@ from revelm.core.config import Schema
 from revelm.core.memory import human
 from revelm.core.types import Family
 from revelm.data.tokenizer import read_tokenizer, save_tokenizer
+from revelm.data.tokenizer_files import TOKENIZER_CONFIG
 from revelm.models.adapter_files import adapter_base, base_folder
 from revelm.models.checkpoint_files import read_model_config, resolve_checkpoint
 from revelm.models.kind import Kind, kind_named, kind_of, sizes_of
@@ -25,7 +26,7 @@ from revelm.models.language_model import LanguageModel
 from revelm.models.load import EMBEDDING, HEAD, empty_model, load_weights, tie
 from revelm.models.lora import merge_adapter
 from revelm.models.save import MAX_SHARD_SIZE, check_shard_size, save_model
-from revelm.models.special_ids import TOKENIZER_CONFIG, special_id, special_ids
+from revelm.models.special_ids import special_id, special_ids
 from revelm.models.translate import translated
 from revelm.models.vocabulary import Growth, grow, resized
 

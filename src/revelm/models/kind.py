@@ -64,11 +64,6 @@ class Kind(ABC):
             max_length=sizes.max_position_embeddings,
         )
 
-    def tables(self, config: Mapping[str, Any]) -> NameTable:
-        """Official and native names of a checkpoint with this config.json."""
-        del config
-        return self.names
-
 
 def kind_of(config: Mapping[str, Any], *, where: str = "config.json") -> Kind:
     """The family that a config.json belongs to. ValueError lists the known model types and the nearest one."""

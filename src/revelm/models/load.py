@@ -109,7 +109,7 @@ def load_weights(
     stored = stored_tensors(folder)
     _check_layers(sizes_of(kind, config).num_hidden_layers, stored, folder)
     model = empty_model(kind, config, special_ids(config, folder, kind) if ids is None else ids)
-    wanted = {piece.official: piece for piece in pieces(model.state_dict(), kind.tables(config))}
+    wanted = {piece.official: piece for piece in pieces(model.state_dict(), kind.names)}
     _check(model, wanted, stored, folder)
     _check_head(model, wanted, stored)
     model.companions = companions(folder, config)

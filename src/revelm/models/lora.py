@@ -280,7 +280,7 @@ def _linears(model: LanguageModel) -> list[str]:
 
 
 def _table(model: LanguageModel) -> NameTable:
-    return kind_named(model.family.name).tables(model.config)
+    return kind_named(model.family.name).names
 
 
 def _official(model: LanguageModel, module: str) -> str:

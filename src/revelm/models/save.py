@@ -117,6 +117,4 @@ def official_state(model: LanguageModel) -> dict[str, Tensor]:
         raise ValueError(f"{model.quantization} weights are not saved; the checkpoint they came from still has them")
     skipped = {"lm_head.weight"} if model.sizes.tie_word_embeddings else set()
     state = {k: v.detach() for k, v in model.state_dict().items() if k not in skipped}
-    return {
-        piece.official: piece.of(state) for piece in pieces(state, kind_named(model.family.name).tables(model.config))
-    }
+    return {piece.official: piece.of(state) for piece in pieces(state, kind_named(model.family.name).names)}

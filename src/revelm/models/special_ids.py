@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from revelm.core.types import ABSENT
 from revelm.data.tokenizer import end_of_turn_id, read_tokenizer
+from revelm.data.tokenizer_files import TOKENIZER_CONFIG
 from revelm.models.adapter_files import base_folder
 from revelm.models.checkpoint_files import CONFIG, read_json, read_model_config, resolve_checkpoint
 from revelm.models.fields import check_integer
 from revelm.models.kind import Kind, kind_of
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 
 if TYPE_CHECKING:
