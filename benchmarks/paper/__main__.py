@@ -1,8 +1,8 @@
 """``python -m benchmarks.paper EXPERIMENT``: trains and measures what is missing; ``tables`` writes what is there.
 
-EXPERIMENT: sft, rl (rl-b4, rl-b8, rl-full), value, shrinkage, enlarge, tpf, rollouts, echoes,
-or all. Every arm and seed leaves
-a file below ``--out``; whatever is interrupted goes on where it was. ``calibrate`` prints positions per update.
+EXPERIMENT: sft, rl (rl-b4, rl-b8, rl-full), value, shrinkage, enlarge, tpf, rollouts, echoes, estimators, or all.
+Every arm and seed leaves a file below ``--out``; whatever is interrupted goes on where it was. ``calibrate`` prints
+positions per update.
 """
 
 import argparse

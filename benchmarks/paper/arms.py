@@ -2,9 +2,9 @@
 
 Numbers of masks: a step of the baselines is to have about as many positions as TraceRL's (``python -m benchmarks.paper
 calibrate`` measures both on answers of a start). At B = 4 TraceRL has about two rounds per block, at B = 8 three, under
-full attention about three per window of 8 and four windows. Steps then follow from the compute that TraceRL has spent
-(``budget``). Arms differ in their method alone: equal weights of hidden tokens in fine-tuning, equal weights of steps
-(of hidden copies) in reinforcement learning.
+full attention about three per window of 8 and four windows, merged by twos. Steps then
+follow from the compute that TraceRL has spent (``budget``). Arms differ in their method alone: equal weights of hidden
+tokens in fine-tuning, equal weights of steps (of hidden copies) in reinforcement learning.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.paper.protocol import (
+    BASES,
     ECHOES,
     ENLARGE_SHARE,
     FEW,
@@ -21,12 +22,12 @@ from benchmarks.paper.protocol import (
     REFERENCE_ARM,
     SEEDS,
     SHARED_VALUE,
+    TRACE,
     TRAINED,
     WINDOW,
     Scale,
 )
 
-TRACE: Mapping[str, Any] = {"kind": "trace_rl"}
 RESIZED: Mapping[str, Any] = {"model": {"block_size": 8, "resizes_blocks": True}}
 
 
@@ -75,7 +76,7 @@ class Experiment:
 
 
 def _rl(title: str, base: str, *, sizes: tuple[int, ...] = (), **changes: Any) -> RLArm:
-    return RLArm(title, base, ((1.0, {"objective": TRACE, **changes}),), sizes)
+    return RLArm(title, base, ((1.0, {"objective": BASES[base].trace, **changes}),), sizes)
 
 
 def _matched(title: str, base: str, **changes: Any) -> RLArm:
@@ -93,7 +94,7 @@ def _coupled(base: str, num_pairs: int) -> RLArm:
 
 
 def _shrunk(s: int) -> RLArm:
-    return _rl(f"s = {s}", "full", objective={"kind": "trace_rl", "shrinkage": s})
+    return _rl(f"TraceRL, s = {s}", "full", objective={"kind": "trace_rl", "shrinkage": s})
 
 
 # The trace arm of each base comes first: its compute, collected traces included, is the budget of the others.
@@ -123,12 +124,12 @@ RL_ARMS: Mapping[str, RLArm] = {
     "b8-own-value": _matched("TraceRL, value (own)", "b8", value=OWN_VALUE),
     "b8-coupled": _coupled("b8", 1),
     "b8-random": _random("b8", 3),
-    "full-trace": _rl("TraceRL", "full"),
+    "full-trace": _rl("TraceRL, s = 2", "full"),
     "full-value": _matched("TraceRL, value (shared)", "full", value=SHARED_VALUE),
     "full-own-value": _matched("TraceRL, value (own)", "full", value=OWN_VALUE),
-    "full-coupled": _coupled("full", 6),
-    "full-random": _random("full", 12),
-    "full-s2": _shrunk(2),
+    "full-coupled": _coupled("full", 3),
+    "full-random": _random("full", 7),
+    "full-s1": _shrunk(1),
     "full-s4": _shrunk(4),
     "full-s8": _shrunk(8),
     "b4-sizes": _rl("TraceRL at 4", "b4", sizes=(4, 8)),
@@ -146,6 +147,11 @@ RL_ARMS: Mapping[str, RLArm] = {
 }  # fmt: skip
 SAME_RUN = {"b4-sizes": "b4-trace"}  # arms that differ in their evaluation alone
 
+# Of (9): base, and whether gradients are taken at its start or at TraceRL's policy after ``value_after`` steps.
+POLICIES: Mapping[str, tuple[str, bool]] = {
+    "b4": ("b4", False), "b4-later": ("b4", True), "b8": ("b8", False), "b8-later": ("b8", True),
+    "full": ("full", False),
+}  # fmt: skip
 METHODS = ("trace", "value", "own-value", "coupled", "random")
 EXPERIMENTS: Mapping[str, Experiment] = {
     "sft": Experiment("(1) SFT at equal forwarded tokens", tuple(SFT_ARMS)),
@@ -155,7 +161,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "(2) RL at equal compute, full attention", tuple(f"full-{m}" for m in METHODS), REFERENCE_ARM, len(SEEDS)
     ),
     "value": Experiment("(3) Variance of the policy gradient by credit", ("at-start", "after-rl")),
-    "shrinkage": Experiment("(4) Shrinkage, full attention", ("full-trace", "full-s2", "full-s4", "full-s8"), "trace"),
+    "shrinkage": Experiment("(4) Shrinkage, full attention", ("full-s1", "full-trace", "full-s4", "full-s8"), "trace"),
     "enlarge": Experiment("(5) Blocks of 4 made 8", ("b4-sizes", "b4-enlarged", "b4-at-8"), "sizes"),
     "tpf": Experiment("(6) Tokens per forward at equal accuracy", ("b4", "b8")),
     "rollouts": Experiment(
@@ -166,6 +172,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         tuple(f"{base}-{method}" for base in ECHOES for method in ("trace", REFERENCE_ARM)),
         REFERENCE_ARM,
     ),
+    "estimators": Experiment("(9) Directions and noise of the objectives' gradients", tuple(POLICIES)),
 }
 GROUPS: Mapping[str, tuple[str, ...]] = {"rl": ("rl-b4", "rl-b8", "rl-full"), "all": tuple(EXPERIMENTS)}
 

@@ -32,7 +32,7 @@ def calibrate(base: str, seed: int, place: Place) -> list[tuple[str, int, int]]:
     and pairs."""
     start = tuned_start(base, seed, place)
     model = load_model(start)
-    episodes = next(episodes_of(model, start, base=base, seed=seed, place=place))
+    episodes = next(episodes_of(model, start, base=base, seed=seed, place=place, draws=1))
     arms = {one.title: dict(one.stages[0][1]) for one in RL_ARMS.values() if one.base == base and not one.sizes}
     found = [(title, changes) for title, changes in arms.items() if not {"value", "rollout"} & changes.keys()]
     masks = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
@@ -46,7 +46,7 @@ def show(seed: int, place: Place) -> None:
     hold_to_protocol(place)
     for base in BASES:
         rows = calibrate(base, seed, place)
-        trace = next((size, times) for title, size, times in rows if title == "TraceRL")
+        trace = next((size, times) for title, size, times in rows if title == RL_ARMS[f"{base}-trace"].title)
         table = Table("", "positions", "/ TraceRL", "compute / TraceRL", title=f"{BASES[base].title}, seed {seed}")
         for title, size, times in rows:
             shares = (size / trace[0], size * times / (trace[0] * trace[1]))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.arms import RL_ARMS, SAME_RUN, SFT_ARMS
+from benchmarks.paper.arms import POLICIES, RL_ARMS, SAME_RUN, SFT_ARMS
 from benchmarks.paper.compute import compute_of, step_rows
+from benchmarks.paper.estimators import compared
 from benchmarks.paper.gradients import measured
 from benchmarks.paper.measuring import Asking, arm_settings, columns_of, evaluated
 from benchmarks.paper.place import Place, check_state, hold_to_protocol, protocol_state, read_result
@@ -60,6 +61,8 @@ def base_of(experiment: str, arm: str) -> str:
         return SFT_ARMS[arm].base
     if experiment == "value":
         return "b4"
+    if experiment == "estimators":
+        return POLICIES[arm][0]
     return arm if arm in BASES else RL_ARMS[arm].base
 
 
@@ -128,4 +131,5 @@ MEASURES: Mapping[str, Callable[[str, int, Place], dict[str, Any]]] = {
     "sft": sft_arm,
     "value": measured,
     "tpf": tpf_arm,
+    "estimators": compared,
 }

@@ -46,16 +46,19 @@ from revelm.trainers.critic import FOLDER, Critic
 from revelm.trainers.rollouts import to_episodes
 from revelm.trainers.value_spec import ValueSpec
 
-BASE, SOURCE = "b4", "b4-trace"
+BASE = "b4"
 MAX_POSITIONS = 8192
 Batches = Callable[[Sequence[Episode]], list[Batch]]
 
 
 def policy_at(arm: str, seed: int, place: Place) -> Path:
     """The checkpoint at which gradients are taken: the start, or TraceRL's after ``value_after`` steps."""
-    if arm == "at-start":
-        return tuned_start(BASE, seed, place)
-    return trained(SOURCE, seed, place)[0] / f"checkpoint-{place.scale.value_after}"
+    return tuned_start(BASE, seed, place) if arm == "at-start" else later_policy(BASE, seed, place)
+
+
+def later_policy(base: str, seed: int, place: Place) -> Path:
+    """TraceRL's checkpoint after ``value_after`` steps."""
+    return trained(f"{base}-trace", seed, place)[0] / f"checkpoint-{place.scale.value_after}"
 
 
 def critic_config(arm: str, seed: int, place: Place, policy: Path) -> RLConfig:
@@ -94,11 +97,11 @@ def measured(arm: str, seed: int, place: Place) -> dict[str, Any]:
     ways = _credits(model, critic)
     sums = {name: _Sum() for name in ways}
     scores = []
-    for episodes in episodes_of(model, policy, base=BASE, seed=seed, place=place):
+    for episodes in episodes_of(model, policy, base=BASE, seed=seed, place=place, draws=place.scale.draws):
         scores += [float(e.trajectory.info["score"]) for e in episodes]
         for name, batches_of in ways.items():
             if batches := batches_of(episodes):
-                sums[name].add(gradient(model, batches))
+                sums[name].add(gradient(model, batches, TraceRL()))
     found = {name: one.result() for name, one in sums.items()}
     return {"credits": found, "accuracy": sum(scores) / len(scores), "draws": place.scale.draws}
 
@@ -144,18 +147,21 @@ def _batches(objective: TraceRL, episodes: Sequence[Episode], model: Any) -> lis
     return micro_batches(objective.prepare(episodes, model.family, 0), MAX_POSITIONS, packing="rows")
 
 
-def gradient(model: Any, batches: Sequence[Batch]) -> Tensor:
-    """The gradient of the loss over ``batches``, all parameters one after another, float64 [P]."""
-    objective, count = TraceRL(), sum(batch.count for batch in batches)
+def gradient(model: Any, batches: Sequence[Batch], objective: Any) -> Tensor:
+    """The gradient of the loss of ``objective`` over ``batches`` at the policy that answered, all parameters one after
+    another, float64 [P]."""
+    count = sum(batch.count for batch in batches)
     model.zero_grad(set_to_none=True)
     for batch in batches:
-        (objective.judge(score(model, batch), batch).sum / count).backward()
+        scored = score(model, batch)
+        scored = replace(scored, behaviour=scored.logprob.detach())
+        (objective.judge(scored, batch).sum / count).backward()
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     return torch.cat([part.flatten() for part in parts]).double()
 
 
-def episodes_of(model: Any, policy: Path, *, base: str, seed: int, place: Place) -> Iterator[list[Episode]]:
-    """Answers of independent training steps; ``policy``: where the tokenizer of ``model`` is."""
+def episodes_of(model: Any, policy: Path, *, base: str, seed: int, place: Place, draws: int) -> Iterator[list[Episode]]:
+    """Answers of ``draws`` independent training steps; ``policy``: where the tokenizer of ``model`` is."""
     shared = recipe(base, seed, place.scale)
     values = {"model": {"path": str(policy)}, "task": shared.task, "out": "unused"}
     config = parse_config(RLConfig, merge(shared.rl, values))
@@ -163,7 +169,7 @@ def episodes_of(model: Any, policy: Path, *, base: str, seed: int, place: Place)
     problems: Sequence[Problem] = task.problems("train")
     engine = Engine(model, load_tokenizer(policy), num_slots=spec.num_slots)
     root = derive_seed(seed, "gradients") % 2**31
-    for draw in range(place.scale.draws):
+    for draw in range(draws):
         first = draw * spec.problems_per_step
         chosen = [problems[i] for i in stream(root, range(first, first + spec.problems_per_step), len(problems))]
         sampling, number = spec.sampling(), derive_seed(root, "draw", draw)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.arms import EXPERIMENTS, RL_ARMS, SFT_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, POLICIES, RL_ARMS, SFT_ARMS
 from benchmarks.paper.protocol import BASES, ECHOES, REFERENCE_ARM
 from benchmarks.paper.reports import Results, accuracy, curves_of, over_seeds
 from benchmarks.paper.statistics import interval, paired
@@ -119,6 +119,20 @@ def echoes_plot(name: str, results: Results) -> dict[str, str]:
     return {name: line_chart(title, [Series("difference", points, band)], x_label="echoes", size=SIZE)}
 
 
+def estimators_plot(name: str, results: Results) -> dict[str, str]:
+    """What a step along the mean gradient of each objective is worth, at the first policy that is there."""
+    arm, seeds = next(iter(results.items()))
+    one = next(iter(seeds.values()))
+    series = []
+    for objective in one["objectives"]:
+        runs = [[0.0, *r["objectives"][objective]["gains"]] for r in seeds.values()]
+        size = min(map(len, runs))
+        title = RL_ARMS[f"{POLICIES[arm][0]}-{objective}"].title
+        series.append(curve(title, [0.0, *one["lengths"]][:size], [run[:size] for run in runs]))
+    title = f"{EXPERIMENTS[name].title}: gain ({arm})"
+    return {name: line_chart(title, series, x_label="length of the step", size=SIZE)}
+
+
 def plots_of(name: str, results: Results) -> dict[str, str]:
     """{file name without ending: SVG} of one experiment."""
     return PLOTS.get(name, reward_plot)(name, results)
@@ -130,4 +144,5 @@ PLOTS: Mapping[str, Any] = {
     "shrinkage": shrinkage_plot,
     "value": value_plot,
     "echoes": echoes_plot,
+    "estimators": estimators_plot,
 }

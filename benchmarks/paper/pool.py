@@ -11,7 +11,7 @@ from benchmarks.paper.experiments import Job, base_of, run_job
 from benchmarks.paper.place import Place, hold_to_protocol
 from benchmarks.paper.training import trained, tuned_start
 
-NOT_RL = ("sft", "value", "tpf")  # experiments whose arms are no arms of reinforcement learning
+NOT_RL = ("sft", "value", "tpf", "estimators")  # experiments whose arms are no arms of reinforcement learning
 
 
 def run_all(

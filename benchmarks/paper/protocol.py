@@ -74,18 +74,26 @@ NUM_PAD = 4  # answers have 28 tokens; full attention decodes a canvas of 32, in
 WINDOW = 8
 
 
+TRACE: Mapping[str, Any] = {"kind": "trace_rl"}
+
+
 @dataclass(frozen=True)
 class Base:
     """A model before fine-tuning. ``objective``: of its start; ``decoding``: limits of every answer it gives; ``task``:
-    where its task differs from ``TASK``."""
+    where its task differs from ``TASK``; ``trace``: the objective of plain TraceRL; ``start_factor``: of the steps of
+    its start."""
 
     title: str
     model: Mapping[str, Any]
     objective: Mapping[str, Any]
     decoding: Mapping[str, int]
     task: Mapping[str, Any] = field(default_factory=dict)
+    trace: Mapping[str, Any] = field(default_factory=lambda: dict(TRACE))
+    start_factor: float = 1.0
 
 
+# As the paper does for full attention (s = 8 there, for answers of some hundred steps; here they have a dozen).
+FULL_TRACE: Mapping[str, Any] = {"kind": "trace_rl", "shrinkage": 2}
 BLOCK_START: Mapping[str, Any] = {"kind": "block_sft", "low": 0.3, "num_masks": 3}
 # Full attention learns window by window, as it decodes: from a start with masks over the whole canvas RL had hardly
 # learnt anything in a pilot (reward 0.28 after 40 steps; 0.45 from this one).
@@ -104,7 +112,14 @@ def _block(size: int, num_echoes: int = 0) -> Base:
 BASES: Mapping[str, Base] = {
     "b4": _block(4),
     "b8": _block(8),
-    "full": Base("full attention", FULL, FULL_START, {"max_new_tokens": 28 + NUM_PAD, "block_size": WINDOW}),
+    "full": Base(
+        "full attention",
+        FULL,
+        FULL_START,
+        {"max_new_tokens": 28 + NUM_PAD, "block_size": WINDOW},
+        trace=FULL_TRACE,
+        start_factor=1.5,
+    ),
     "b8e1": _block(8, 1),
     "b8e3": _block(8, 3),
 }
@@ -114,7 +129,8 @@ ECHOES: Mapping[str, int] = {"b8": 0, "b8e1": 1, "b8e3": 3}  # the bases of (8)
 @dataclass(frozen=True)
 class Scale:
     """How much of everything. ``start_*``: SFT on slipping demonstrations; ``tune_*``: experiment (1); ``problems``,
-    ``samples``: of an evaluation; ``draws``, ``critic_steps``, ``value_after``: experiment (3)."""
+    ``samples``: of an evaluation; ``draws``, ``critic_steps``, ``value_after``: experiment (3);
+    ``estimator_draws``, ``lengths``, ``gain_samples``: experiment (9)."""
 
     start_steps: int = 800
     start_texts: int = 16_000
@@ -128,6 +144,9 @@ class Scale:
     draws: int = 32
     critic_steps: int = 20
     value_after: int = 20
+    estimator_draws: int = 16
+    lengths: tuple[float, ...] = (0.1, 0.3)
+    gain_samples: int = 16
     thresholds: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
     temperatures: tuple[float, ...] = (1.0, 0.5, 0.0)
     extra_rl: Mapping[str, Any] = field(default_factory=dict)
@@ -136,7 +155,8 @@ class Scale:
 # A model of so few steps gets nothing right: answers that stop early score higher, so that something can be learnt.
 SMOKE = Scale(
     start_steps=60, start_texts=64, tune_steps=2, tune_texts=8, rl_steps=2, problems_per_step=4, group_size=4,
-    problems=4, samples=2, draws=2, critic_steps=2, value_after=1, thresholds=(0.5, 0.9), temperatures=(1.0, 0.0),
+    problems=4, samples=2, draws=2, critic_steps=2, value_after=1, estimator_draws=2, gain_samples=2,
+    thresholds=(0.5, 0.9), temperatures=(1.0, 0.0),
     extra_rl={"shaping": {"overlong": "soft", "overlong_buffer": 24}},
 )  # fmt: skip
 WHOLE = Scale()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.arms import EXPERIMENTS, RL_ARMS, SFT_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, POLICIES, RL_ARMS, SFT_ARMS
 from benchmarks.paper.protocol import BASES, ECHOES, PRIMARY, REFERENCE_ARM
 from benchmarks.paper.statistics import (
     Interval,
@@ -181,6 +181,32 @@ def value_report(name: str, results: Results) -> list[Parts]:
     return [(seeds_of(results), columns, tuple(rows), (note,))]
 
 
+def estimators_report(name: str, results: Results) -> list[Parts]:
+    """One table per policy: positions, noise, directions and gains of every objective."""
+    found: list[Parts] = []
+    for arm, seeds in results.items():
+        base, is_later = POLICIES[arm]
+        one = next(iter(seeds.values()))
+        rows = []
+        for objective in one["objectives"]:
+            numbers = [r["objectives"][objective] for r in seeds.values()]
+            cells = [_known([n[key] for n in numbers]) for key in ("ratio", "cosine", "step_cosine")]
+            gains = [_known([n["gains"][i] for n in numbers if n["gains"]]) for i in range(len(one["lengths"]))]
+            size = f"{np.mean([n['positions'] for n in numbers]):,.0f}"
+            rows.append((RL_ARMS[f"{base}-{objective}"].title, size, *cells, *gains))
+        title = f"{BASES[base].title}, {'later' if is_later else 'at the start'}, {seeds_of({arm: seeds})}"
+        columns = ("", "positions / step", "noise / signal", "cosine to TraceRL", "of a single step",
+                   *(f"gain at {length}" for length in one["lengths"]))  # fmt: skip
+        found.append((f"{title}, accuracy {cell(seeds, lambda r: r['accuracy'])}", columns, tuple(rows), ()))
+    return found
+
+
+def _known(values: Sequence[float | None]) -> str:
+    """Mean and interval; how many there are where some drowned."""
+    known = [value for value in values if value is not None]
+    return str(interval(known)) if known and len(known) == len(values) else f"{len(known)} of {len(values)} known"
+
+
 def _ratios(values: Sequence[float | None]) -> str:
     return ", ".join("drowned" if value is None else f"{value:.1f}" for value in values)
 
@@ -201,14 +227,8 @@ def enlarge_report(name: str, results: Results) -> list[Parts]:
         ]
         gap = paired(*(over_seeds(r, partial(_at_size, when=when, size=8, key="accuracy")) for r in (found, first)))
         rows.append((title, *cells, "" if found is first else signed(gap)))
-    columns = (
-        "",
-        "dynamic at 4",
-        "TPF at 4",
-        "dynamic at 8",
-        "TPF at 8",
-        f"at 8 − {RL_ARMS[next(iter(results))].title}",
-    )
+    other = RL_ARMS[next(iter(results))].title
+    columns = ("", "dynamic at 4", "TPF at 4", "dynamic at 8", "TPF at 8", f"at 8 − {other}")
     return [(seeds_of(results), columns, tuple(rows), ())]
 
 
@@ -273,4 +293,5 @@ REPORTS: Mapping[str, Callable[[str, Results], list[Parts]]] = {
     "enlarge": enlarge_report,
     "tpf": tpf_report,
     "echoes": echoes_report,
+    "estimators": estimators_report,
 }

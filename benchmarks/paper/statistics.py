@@ -127,6 +127,12 @@ def gradient_noise(squares: float, total: float, count: int) -> dict[str, float 
     return {"noise": noise, "signal": signal, "ratio": noise / signal if signal > 0 else None}
 
 
+def inner_of_means(total: float, products: float, count: int) -> float:
+    """<E g, E h> of ``count`` pairs of gradients, at least two, that vary together: ``total`` is <sum g, sum h>,
+    ``products`` the sum of <g, h> over pairs. Without bias: products of different pairs alone."""
+    return (total - products) / (count * (count - 1))
+
+
 def speed_at(curve: Sequence[tuple[float, float]], accuracy: float) -> float | None:
     """The highest speed at which ``curve``, (accuracy, speed) in the order of its thresholds, has ``accuracy``.
 

@@ -11,6 +11,7 @@ from benchmarks.paper.arms import EXPERIMENTS, GROUPS, RL_ARMS, SAME_RUN, SFT_AR
 from benchmarks.paper.experiments import Job, base_of, run_job
 from benchmarks.paper.measuring import EVALUATION, Asking, arm_settings, columns_of, evaluated
 from benchmarks.paper.place import PROTOCOL, Place, digest, hold_to_protocol, protocol_state
+from benchmarks.paper.pool import NOT_RL
 from benchmarks.paper.protocol import (
     BASES,
     DECIDING,
@@ -60,7 +61,7 @@ def test_experiments_name_arms_that_exist() -> None:
     for name, pair in DECIDING.items():
         assert set(pair) <= set(EXPERIMENTS[name].arms), name
         assert EXPERIMENTS[name].seeds == SEEDS, name
-    used = {arm for name, e in EXPERIMENTS.items() if name not in ("sft", "value", "tpf") for arm in e.arms}
+    used = {arm for name, e in EXPERIMENTS.items() if name not in NOT_RL for arm in e.arms}
     assert used == set(RL_ARMS)
 
 
@@ -93,7 +94,7 @@ def test_every_sft_arm_and_start_is_a_recipe(scale: Scale) -> None:
     for base, known in BASES.items():
         config = recipe(base, 11, scale)
         wanted = quickstart.sft_config(config, Path("model"), Path("sft"))
-        assert wanted.train.steps == scale.start_steps
+        assert wanted.train.steps == round(known.start_factor * scale.start_steps)
         model = new_model({**known.model, **IDS}, seed=0)
         kinds = [wanted.objective, *(arm.objective for arm in SFT_ARMS.values() if arm.base == base)]
         for spec in kinds:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.paper.arms import EXPERIMENTS, GROUPS, RL_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, GROUPS, POLICIES, RL_ARMS
 from benchmarks.paper.deciding import deciding_report, obstacles
+from benchmarks.paper.estimators import Gradients
 from benchmarks.paper.measuring import arm_settings
 from benchmarks.paper.place import Place, protocol_state
 from benchmarks.paper.protocol import DECIDING, PRIMARY, SMOKE, WHOLE, settings
@@ -108,6 +110,31 @@ def test_gradient_noise_by_hand() -> None:
     assert gradient_noise(1.0, 1.0, 1) == {"noise": None, "signal": None, "ratio": None}
 
 
+def test_directions_of_gradients_by_hand() -> None:
+    """Against sums over all pairs of different draws. Catches products of a draw with itself, in which the noise that
+    two objectives share looks like a direction they share, and cosines of signals that drowned."""
+    rng = np.random.default_rng(0)
+    true, other = rng.normal(1.0, 1.0, (6, 40)), rng.normal(0.5, 1.0, (6, 40))
+    found = Gradients(("trace", "random"))
+    for one, two in zip(true, other, strict=True):
+        found.add({"trace": torch.tensor(one), "random": torch.tensor(two)})
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    inner = [[np.mean([a[i] @ b[j] for i, j in pairs]) for b in (true, other)] for a in (true, other)]
+    result = found.result()["random"]
+    assert result["signal"] == pytest.approx(inner[1][1])
+    assert result["cosine"] == pytest.approx(inner[1][0] / np.sqrt(inner[1][1] * inner[0][0]))
+    mean_square = np.mean([two @ two for two in other])
+    assert result["step_cosine"] == pytest.approx(inner[1][0] / np.sqrt(mean_square * inner[0][0]))
+    assert found.result()["trace"]["cosine"] == pytest.approx(1.0)
+    drowned = Gradients(("trace", "random"))
+    for sign in (1.0, -1.0):
+        drowned.add({"trace": torch.ones(3) * sign, "random": torch.ones(3)})
+    assert drowned.result()["random"] == pytest.approx(
+        {"noise": 0.0, "signal": 3.0, "ratio": 0.0, "cosine": None, "step_cosine": None}
+    )
+    assert Gradients(("trace",)).result()["trace"]["ratio"] is None
+
+
 def test_speed_is_interpolated_at_equal_accuracy() -> None:
     """Catches extrapolation, the slower of two crossings, and interpolation over the wrong coordinate."""
     curve = [(0.2, 4.0), (0.6, 2.0), (0.5, 1.0)]
@@ -142,6 +169,12 @@ def made_up(place: Place) -> None:
                     "cost": {"positions": 6.0, "collecting": 1.0, "compute": 18.0 + 0.1 * i, "budget": 18.0},
                     "curve": [{"step": 1, "compute": 2.0, "accuracy": level}],
                     "credits": {"zscore": {"ratio": 5.0 + i}, "value": {"ratio": None}}, "accuracy": level,
+                    "lengths": [0.1, 0.3], "draws": 16,
+                    "objectives": {
+                        method: {"ratio": 2.0, "cosine": 1.0 - 0.1 * k, "step_cosine": 0.5, "positions": 100.0,
+                                 "gains": [0.05, 0.1]}
+                        for k, method in enumerate(("trace", "coupled", "random"))
+                    },
                     "curves": {when: {"1.0": curve} for when in ("before", "after")},
                 }  # fmt: skip
                 file = place.result(name, arm, seed)
@@ -166,8 +199,10 @@ def test_tables_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert text.count("| 5 | +0.400 ± 0.000 | 0.978 | 0.0000 | 0.0000 | yes | TraceRL above |") == len(DECIDING)
     assert "No verdict" not in text
     assert "| at-start, value | none (drowned, drowned, drowned) | 0 of 3 |" in text
-    expected = "| TraceRL | 0.901 ± 0.001 | 0.935 ± 0.001 | +0.400 ± 0.000 | +0.400 ± 0.000 |"
-    assert text.count(expected) == len(GROUPS["rl"])
+    assert text.count("| random masking | 100 | 2.000 ± 0.000 | 0.800 ± 0.000 | 0.500 ± 0.000 |") == len(POLICIES)
+    expected = " | 0.901 ± 0.001 | 0.935 ± 0.001 | +0.400 ± 0.000 | +0.400 ± 0.000 |"
+    titles = [RL_ARMS[DECIDING[name][0]].title for name in GROUPS["rl"]]
+    assert [text.count(f"| {title}{expected}") for title in dict.fromkeys(titles)] == [2, 1]
     links = [line[2:].split("](")[1][:-1] for line in text.splitlines() if line.startswith("![")]
     assert {path.name for path in to.glob("*.svg")} == set(links)
     assert all((to / link).read_text(encoding="utf-8").startswith("<svg") for link in links)
@@ -182,17 +217,17 @@ def test_results_that_are_there_are_enough(tmp_path: Path) -> None:
     place = Place(tmp_path / "runs")
     made_up(place)
     for file in (place.out / "results").rglob("*.json"):
-        if file.name not in ("b4-value-10.json", "b4-own-value-10.json", "full-s2-11.json"):
+        if file.name not in ("b4-value-10.json", "b4-own-value-10.json", "full-s1-11.json"):
             file.unlink()
     for name in ("b4-value-old.json", "b4-value-0.json"):  # the latter is of a seed that the protocol does not have
         (place.out / "results" / "rl-b4" / name).write_text("{}", encoding="utf-8")
-    changed = place.result("shrinkage", "full-s2", 11)
+    changed = place.result("shrinkage", "full-s1", 11)
     known = json.loads(changed.read_text(encoding="utf-8"))
     changed.write_text(json.dumps({**known, "protocol": {**known["protocol"], "source": "other"}}), encoding="utf-8")
     found = read_results(place)
     assert {name: {arm: list(seeds) for arm, seeds in arms.items()} for name, arms in found.items()} == {
         "rl-b4": {"b4-value": [10], "b4-own-value": [10]},
-        "shrinkage": {"full-s2": [11]},
+        "shrinkage": {"full-s1": [11]},
     }
     write_tables(place, tmp_path / "to", date="2026-01-02")
     assert "they do not compare" in (tmp_path / "to" / "RESULTS.md").read_text(encoding="utf-8")
