@@ -135,11 +135,11 @@ def prepared(case: Case, variant: str) -> tuple[Any, Any, list[Any]]:
 def losses(model: Any, objective: Any, batches: list[Any], variant: str) -> list[Any]:
     """What the optimiser is to call, one for each micro-batch."""
     from benchmarks.padded_rows import padded_loss
-    from revelm.objectives.score import score
+    from revelm.objectives.loss_in_chunks import loss_of
 
     if variant == PLAIN:
         return [lambda b=batch: padded_loss(model, objective, b).sum for batch in batches]
-    return [lambda b=batch: objective.judge(score(model, b), b).sum for batch in batches]
+    return [lambda b=batch: loss_of(model, b, objective).sum for batch in batches]
 
 
 def run(case: Case, variant: str) -> dict[str, float]:

@@ -20,9 +20,12 @@ from revelm.parallel.placement import Strategy, place
 from revelm.parallel.shard import is_shard, whole
 from revelm.parallel.share import share
 from revelm.parallel.world import World
-from revelm.trainers.checkpoint import restore, save_checkpoint
-from revelm.trainers.config import OptimizerSpec
+from revelm.trainers.checkpoint import restore, save_checkpoint, save_trained
+from revelm.trainers.config import OptimizerSpec, SFTConfig
+from revelm.trainers.loop import train
 from revelm.trainers.optimizer import Optimizer
+from revelm.trainers.run_log import RunLog
+from revelm.trainers.session import Session
 from revelm.trainers.update import columns, update
 from tests.tiny_checkpoint import tiny_model, tiny_tokenizer
 
@@ -93,8 +96,8 @@ class Training:
 
     def save(self, folder: Path, *, tokenizer: Any = None) -> Path:
         """A checkpoint below ``folder``."""
-        parts = {"model": self.model, "tokenizer": tokenizer or tiny_tokenizer(), "optimizer": self.optimizer}
-        return save_checkpoint(folder, self.step, cursor={}, **parts)
+        told = {"tokenizer": tokenizer or tiny_tokenizer(), "cursor": {}, "world": self.world}
+        return save_checkpoint(folder, self.step, lambda place: save_trained(self.model, place, self.optimizer), **told)
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's state, whole."""
@@ -223,6 +226,29 @@ def told(world: World, failing: int, error: Exception) -> tuple[str, str]:
     except Exception as heard:  # noqa: BLE001 - which one it is, is the question
         return type(heard).__name__, str(heard)
     return "", ""
+
+
+def unlogged(world: World, folder: Path, fails_early: bool) -> tuple[str, int, list[int]]:
+    """What each process hears of a run whose second row of metrics cannot be written, or no log be opened (early); its
+    last step; who came back."""
+    training = Training(world, Run())
+    config = SFTConfig.model_validate({"model": {"path": "tiny"}, "train": {"steps": 5}, "out": str(folder)})
+    session = Session(config, folder, training.model, tiny_tokenizer(), training.optimizer, step=0, cursor={})
+    if fails_early and world.is_main:
+        folder.touch()
+
+    def step(log: RunLog) -> dict[str, float]:
+        found = training.train(1)[0]
+        if world.is_main and session.step == 1:
+            log.file.unlink()
+            log.file.mkdir()  # where a file is to be
+        return found
+
+    try:
+        train(session, "sft", step, None, shows="loss")
+    except OSError as error:
+        return str(error), session.step, world.gather(world.rank)
+    return "", session.step, world.gather(world.rank)
 
 
 class FullDisk:

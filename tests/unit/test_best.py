@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from revelm.eval.config import EvaluationSpec, SettingSpec
 from revelm.models.load import checkpoint_path, load_model, resolve_checkpoint
 from revelm.parallel.world import World
 from revelm.trainers.best import Best, BestSpec, check_best, keep_best, metric_of, read_best, write_best
-from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, save_checkpoint
+from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, save_checkpoint, save_trained
 from revelm.trainers.config import OptimizerSpec
 from revelm.trainers.optimizer import Optimizer
 from tests.tiny_checkpoint import save_tiny, tiny_model, tiny_tokenizer
@@ -112,8 +113,8 @@ def test_best_is_a_place_to_load_from(tmp_path: Path) -> None:
     for step in (1, 2):
         model = tiny_model(seed=step)
         optimizer = Optimizer(model, OptimizerSpec(), total_updates=1)
-        told = {"model": model, "tokenizer": tiny_tokenizer(), "optimizer": optimizer, "cursor": {}}
-        save_checkpoint(tmp_path, step, **told)
+        write = partial(save_trained, model, optimizer=optimizer)
+        save_checkpoint(tmp_path, step, write, tokenizer=tiny_tokenizer(), cursor={})
         keep_best(tmp_path, step, BestSpec(), settings(one=1 / step), save=lambda told: None)
     assert checkpoint_path(tmp_path).name == "checkpoint-2"
     assert resolve_checkpoint(tmp_path / "best").name == "checkpoint-1"

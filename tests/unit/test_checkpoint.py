@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from revelm.models.load import load_model
-from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, restore, save_checkpoint
+from revelm.trainers.checkpoint import latest_checkpoint, prune_checkpoints, restore, save_checkpoint, save_trained
 from revelm.trainers.config import OptimizerSpec
 from revelm.trainers.optimizer import Optimizer
 from tests.tiny_checkpoint import save_tiny, tiny_model, tiny_tokenizer
@@ -26,8 +27,8 @@ class Run:
     def save(self, step: int, **cursor: Any) -> Path:
         """Take an update, then save as ``step``."""
         self.optimizer.step([lambda: self.model.lm_head.weight.square().sum()], 1.0)
-        found = {"model": self.model, "tokenizer": tiny_tokenizer(), "optimizer": self.optimizer}
-        return save_checkpoint(self.folder, step, cursor=cursor, **found)
+        write = partial(save_trained, self.model, optimizer=self.optimizer)
+        return save_checkpoint(self.folder, step, write, tokenizer=tiny_tokenizer(), cursor=cursor)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -64,7 +65,8 @@ def test_the_tokenizer_of_the_run_is_the_one_in_the_checkpoint(tmp_path: Path) -
     model, tokenizer = load_model(tmp_path / "start"), load_tokenizer(tmp_path / "start")
     tokenizer.chat_template = f"{tokenizer.chat_template}{{# changed #}}"
     optimizer = Optimizer(model, OptimizerSpec(), total_updates=1)
-    folder = save_checkpoint(tmp_path, 1, model=model, tokenizer=tokenizer, optimizer=optimizer, cursor={})
+    write = partial(save_trained, model, optimizer=optimizer)
+    folder = save_checkpoint(tmp_path, 1, write, tokenizer=tokenizer, cursor={})
     assert load_tokenizer(folder).chat_template.endswith("{# changed #}")
     assert not (folder / "special_tokens_map.json").exists()
 
@@ -136,6 +138,28 @@ def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
     ]
     prune_checkpoints(tmp_path, 5)
     assert (tmp_path / "checkpoint-20").is_dir()
+
+
+def test_killed_while_it_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a folder without weights that passes for a checkpoint, and its other files left for ever."""
+    run = Run(tmp_path)
+    for step in (1, 2):
+        run.save(step)
+
+    def killed(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune_checkpoints(tmp_path, 1)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    assert latest_checkpoint(tmp_path) is None
+    run.save(1)
+    prune_checkpoints(tmp_path, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["LATEST", "checkpoint-1"]
 
 
 @pytest.mark.parametrize("name", ["optimizer/.metadata", "optimizer/__0_0.distcp", "rng.pt", "state.json"])

@@ -27,6 +27,7 @@ from tests.parallel_training import (
     saved_and_gone_on,
     told,
     trained,
+    unlogged,
     unsaved,
 )
 from tests.processes import Processes
@@ -256,6 +257,14 @@ def test_a_checkpoint_that_cannot_be_written(pair: Processes, tmp_path: Path, st
     assert (tmp_path / "LATEST").read_text() == "checkpoint-1\n"
     assert load_model(tmp_path) is not None
     assert not (tmp_path / ".checkpoint-2.tmp").is_dir()
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_metrics_that_cannot_be_written(pair: Processes, tmp_path: Path, is_early: bool) -> None:
+    """Catches a main process that ends alone, while the others go on to the next step and wait for it there."""
+    heard = pair.run(unlogged, tmp_path / "run", is_early)
+    assert all(("File exists" if is_early else "metrics.jsonl") in text for text, _, _ in heard), heard
+    assert [found for _, *found in heard] == [[0 if is_early else 2, [0, 1]]] * 2
 
 
 def spare_loss(world: World) -> float:

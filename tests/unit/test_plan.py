@@ -32,8 +32,8 @@ from revelm.eval.config import SettingSpec
 from revelm.models.footprint import Footprint, blueprint
 from revelm.models.lora import LoraSpec
 from revelm.objectives.batch import Text
-from revelm.objectives.masked_sft import SFT_KINDS
 from revelm.objectives.score import score
+from revelm.objectives.supervised import SFT_KINDS
 from revelm.parallel.world import World
 from revelm.trainers.config import OptimizerSpec, RLConfig, SFTConfig
 from revelm.trainers.decoding_moments import Asked, bytes_per_logit, plan_decoding

@@ -1,6 +1,9 @@
 """Every recipe that ships loads, every component it names can be built, and it says how much memory it needs."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -8,13 +11,21 @@ from pydantic import BaseModel
 from revelm.core.config import dump_yaml, load_config, read_yaml
 from revelm.core.registry import build
 from revelm.core.types import Family
+from revelm.data.tokenizer import save_tokenizer
 from revelm.eval.config import EvalConfig, EvaluationSpec
+from revelm.models.load import read_family
 from revelm.trainers.config import RLConfig, SFTConfig
-from revelm.trainers.curriculum import CurriculumConfig, stages_of
+from revelm.trainers.curriculum import CurriculumConfig, check_stages, stages_of
+from revelm.trainers.evaluation import plan_evaluation
 from revelm.trainers.quickstart import QuickstartConfig, quickstart_config, rl_config, run, sft_config
-from revelm.trainers.sft import check_objective
+from revelm.trainers.rl_recipe import check_rl as check_rl_run
+from revelm.trainers.rl_recipe import rl_objective
+from revelm.trainers.rollouts import Ask
+from revelm.trainers.session import Start
+from revelm.trainers.sft import check_objective, settle_objective
 from tests.official_sizes import SIZES
 from tests.recipe_memory import Statement, planned, statements
+from tests.tiny_checkpoint import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*(ROOT / "recipes").glob("**/*.y*ml"), *(ROOT / "src" / "revelm" / "recipes").glob("**/*.y*ml")])
@@ -26,6 +37,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "curriculum": CurriculumConfig,
 }
 STATED = [(recipe, told) for recipe in RECIPES for told in statements(recipe)]
+NAMED = {recipe: told.model for recipe, told in STATED}
 FOR_TINY_MODELS = ("chain",)
 
 
@@ -96,6 +108,33 @@ def test_stated_memory_is_what_the_plan_says(recipe: Path, told: Statement, tmp_
     """Catches a recipe that was changed, or a plan that has learnt something, and a comment that was not updated:
     `python -m tests.recipe_memory` updates it."""
     assert planned(recipe, told, tmp_path) == pytest.approx(told.number, rel=0.05)
+
+
+@pytest.mark.parametrize(("recipe", "model"), NAMED.items(), ids=[recipe.stem for recipe in NAMED])
+def test_recipes_suit_the_models_they_name(recipe: Path, model: str, tmp_path: Path) -> None:
+    """Catches a method for other models, answers longer than a model's positions, and a cache it cannot have."""
+    ids = {"pad_token_id": 0, "mask_token_id": 1, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps(SIZES[model] | ids), encoding="utf-8")
+    save_tokenizer(tiny_tokenizer(), tmp_path)
+    loaded: Any = load_config(schema_of(recipe), recipe, [f"model.path={tmp_path}"])
+    family = read_family(tmp_path)
+    if isinstance(loaded, CurriculumConfig):
+        check_stages(loaded, stages_of(loaded))
+    elif isinstance(loaded, SFTConfig):
+        assert settle_objective(loaded, family).objective
+    else:
+        task = build("tasks", loaded.task, field="task")
+        objective = rl_objective(loaded)
+        check_rl_run(Start(loaded, None, family, tiny_tokenizer()), objective, Ask(task, task.problems("train")))
+        plan_evaluation(task, loaded.eval, family=family, tokenizer=tiny_tokenizer())
+
+
+def test_the_configuration_page_lists_all_recipes() -> None:
+    """Catches a recipe that nobody finds, and a promised one that is not there."""
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = page.partition("## Recipes that ship\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"`((?:sft|rl|curriculum)-[\w-]+)`", section)
+    assert set(listed) == {recipe.stem for recipe in (ROOT / "recipes").glob("*.yaml")}
 
 
 def test_recipes_of_released_models_state_their_memory() -> None:

@@ -186,7 +186,6 @@ def test_what_is_not_used_is_not_built() -> None:
     """Catches a plain batch that pays for a filter nobody asked for, and a request's need that goes unnoticed."""
     plain = rows_of([Sampling(), Sampling()])
     assert plain.uses == {"sampled", "token"}
-    assert plain.is_plain
     assert plain.banned is None
     greedy = rows_of([Sampling(temperature=0.0, top_k=3, top_p=0.5, min_p=0.2)])
     assert greedy.uses == {"greedy", "token"}

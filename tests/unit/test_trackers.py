@@ -93,6 +93,29 @@ def test_a_name_nobody_knows_is_refused_with_the_nearest() -> None:
         check_trackers(specs("wandb", {"kind": "wandb", "project": "x"}))
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "takers"),
+    [
+        ("tensorboard", "project", "mine", "trackio and wandb"),
+        ("tensorboard", "name", "first", "trackio and wandb"),
+        ("tensorboard", "mode", "offline", "wandb"),
+        ("trackio", "mode", "offline", "wandb"),
+    ],
+)
+def test_a_field_that_does_nothing_is_refused(kind: str, field: str, value: str, takers: str) -> None:
+    """Catches a name that appears nowhere, and numbers that leave the machine in spite of ``offline``."""
+    told = rf"trackers\.1: {field}: '{value}' has no effect on {kind}, only on {takers}; leave it out"
+    with pytest.raises(ValueError, match=told):
+        specs("wandb", {"kind": kind, field: value})
+
+
+def test_saved_trackers_are_read_again() -> None:
+    """Catches a configuration that a run saves, with all its defaults, and then refuses."""
+    trackio = {"kind": "trackio", "project": "p", "name": "n"}
+    for told in specs("tensorboard", trackio, {"kind": "wandb", "mode": "offline"}):
+        assert specs(told.model_dump(mode="json")) == (told,)
+
+
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches an ImportError hours into a run, and a folder of that name taken for the package."""
     (tmp_path / "trackio").mkdir()
@@ -116,6 +139,17 @@ def test_tensorboard_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
     points = [(event.step, event.value) for event in found.Scalars("rl/reward")]
     assert points == [(step, step + 0.5) for step in range(1, 7)]
     assert "config/text_summary" in found.Tags()["tensors"]
+
+
+def test_tensorboard_begins_anew_without_a_checkpoint(tmp_path: Path) -> None:
+    """Catches steps of a run that was killed before its first checkpoint, beside those of the next attempt."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write(tmp_path, specs("tensorboard"), start=0, steps=range(1, 6))
+    write(tmp_path, specs("tensorboard"), start=0, steps=range(1, 3))
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("rl/reward")] == [1, 2]
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path, install: Install) -> None:

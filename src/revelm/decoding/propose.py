@@ -43,11 +43,6 @@ class SamplingRows:
     seen: Tensor | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether every temperature is 1."""
-        return not self.uses & {"greedy", "tempered"}
-
-    @property
     def is_filtered(self) -> bool:
         """Whether some token is drawn from another distribution than the recorded one."""
         return "filtered" in self.uses
@@ -97,7 +92,7 @@ def log_probabilities(logits: Tensor, banned_ids: tuple[int, ...], *, temperatur
     engine and trainer share.
     """
     wide = permitted(logits, banned_ids)
-    return (wide if temperature is None else _tempered(wide, temperature)).log_softmax(dim=-1)
+    return (wide if temperature is None else tempered(wide, temperature)).log_softmax(dim=-1)
 
 
 def permitted(logits: Tensor, banned_ids: tuple[int, ...]) -> Tensor:
@@ -165,12 +160,13 @@ def _mass(logits: Tensor) -> _Mass:
     return _Mass(logits, probability, best, probability.amax(dim=-1).log())
 
 
-def _tempered(logits: Tensor, temperature: Tensor) -> Tensor:
+def tempered(logits: Tensor, temperature: Tensor) -> Tensor:
+    """``logits`` over ``temperature``, entries of 0 count as 1."""
     return logits / torch.where(temperature == 0, 1.0, temperature).to(logits.dtype)
 
 
 def _at_temperature(logits: Tensor, sampling: SamplingRows) -> Tensor:
-    return _tempered(logits, sampling.temperature[:, None, None]) if "tempered" in sampling.uses else logits
+    return tempered(logits, sampling.temperature[:, None, None]) if "tempered" in sampling.uses else logits
 
 
 def _token(drawn: _Mass, uniform: Tensor, sampling: SamplingRows) -> Tensor:

@@ -21,18 +21,16 @@ shows. Together they predict every response token exactly once; the second one h
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from revelm.core.types import Family
+from revelm.core.types import Attention, Family
 from revelm.noise.schedule import Noise, ScheduleName, elbo_weights
 from revelm.objectives.batch import Batch, Text
 from revelm.objectives.rows import Row, collate, cut_columns, sample_rows
-from revelm.objectives.supervised import SFT_KINDS, SupervisedObjective, masked_loss, padded_ids
+from revelm.objectives.supervised import SupervisedObjective, padded_ids, require_pads
 from revelm.trajectories.replay import Copies
-
-__all__ = ["SFT_KINDS", "MaskedSFT", "Weighting", "masked_loss"]
 
 Weighting = Literal["elbo", "none"]
 
@@ -98,3 +96,29 @@ class MaskedSFT(SupervisedObjective):
             Row(*piece, part, share if is_elbo else float(len(piece[1])))
             for piece, part in zip(pieces, cut_columns(columns, pieces), strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class CanvasSFT(MaskedSFT):
+    """``num_pad``: pad tokens behind the stop that are hidden and predicted like the response.
+
+    A full-attention model decodes a canvas of fixed length, so it must learn what stands behind an answer; without
+    pads it also learns that the last position of a canvas is always the stop.
+    """
+
+    attention: ClassVar[Attention | None] = "full"
+
+    num_pad: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_pads(self.num_pad)
+
+    def num_positions(self, num_tokens: int, family: Family) -> int:
+        """The tokens and the pads behind them."""
+        del family
+        return num_tokens + self.num_pad
+
+    def num_learnt(self, num_tokens: int, family: Family) -> int:
+        """All of them."""
+        return self.num_positions(num_tokens, family)

@@ -5,6 +5,7 @@ logits never exist for more than one chunk. The distribution is that of the engi
 temperature the sample was drawn at.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from revelm.decoding.propose import SamplingRows, kept_mass, log_probabilities
 from revelm.decoding.sampling import sampling_rows
 from revelm.objectives.batch import Batch, Scored
+from revelm.objectives.token_scores import token_scores
 
 CHUNK_LOGITS = 1 << 24
 KEPT_LOGITS = 1 << 23
@@ -25,6 +27,7 @@ def score(
     model: Any,
     batch: Batch,
     *,
+    features: Tensor | None = None,
     value_head: nn.Module | None = None,
     entropy_gradient: bool = False,
     measures_kept: bool = False,
@@ -34,22 +37,20 @@ def score(
     ``model`` has ``body``, ``head`` and ``family`` (``revelm.models.language_model.LanguageModel``). With a
     ``value_head`` (``revelm.models.value.ValueHead``) the same features also give ``Scored.value``.
     ``entropy_gradient``: the entropy is differentiable too. ``measures_kept``: also, without gradient, the share of the
-    distribution that each sample's filters leave to draw from (``Batch.samplings``).
+    distribution that each sample's filters leave to draw from (``Batch.samplings``). ``features`` [N, D]: if known.
     """
-    features = model.body(batch.tokens, batch.positions, batch.pattern).flatten(0, 1)[batch.scored]
+    features = scored_features(model, batch) if features is None else features
     temperature = _temperature(batch)
     filters = _filters(model, batch) if measures_kept else None
     chunk = chunk_rows(model.family.vocab_size)
+    is_remade = torch.is_grad_enabled() and recomputes_logits(len(features), model.family.vocab_size)
+    run = partial(checkpoint, _score_rows, use_reentrant=False) if is_remade else _score_rows
     logprobs, entropies, kept = [], [], []
     for first in range(0, max(len(features), 1), chunk):
         part = slice(first, first + chunk)
         heat = None if temperature is None else temperature[part, None]
         inputs = (model, features[part], batch.targets[part], heat)
-        needs_recompute = recomputes_logits(len(features), model.family.vocab_size) and torch.is_grad_enabled()
-        if needs_recompute:
-            both = checkpoint(_score_rows, *inputs, entropy_gradient=entropy_gradient, use_reentrant=False)
-        else:
-            both = _score_rows(*inputs, entropy_gradient=entropy_gradient)
+        both = run(*inputs, entropy_gradient=entropy_gradient)
         logprobs.append(both[0])
         entropies.append(both[1])
         if filters is not None:
@@ -61,6 +62,12 @@ def score(
         value=None if value_head is None else value_head(features),
         kept=torch.cat(kept) if filters is not None else None,
     )
+
+
+def scored_features(model: Any, batch: Batch) -> Tensor:
+    """What the body says at the scored positions of ``batch`` [N, D]."""
+    features: Tensor = model.body(batch.tokens, batch.positions, batch.pattern).flatten(0, 1)[batch.scored]
+    return features
 
 
 def chunk_rows(vocab_size: int) -> int:
@@ -87,14 +94,12 @@ def _score_rows(
     model: Any, features: Tensor, targets: Tensor, temperature: Tensor | None, *, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-probability [n] of targets [n] and entropy [n] from features [n, D]."""
-    log_probability = log_probabilities(model.head(features), model.family.banned_ids, temperature=temperature)
-    chosen = log_probability.gather(-1, targets[:, None])[:, 0]
-    if entropy_gradient:
-        finite = log_probability.clamp(min=torch.finfo(log_probability.dtype).min)
-        return chosen, -(log_probability.exp() * finite).sum(-1)
-    with torch.no_grad():  # banned ids: 0 x -inf
-        entropy = -log_probability.exp().mul_(log_probability).nan_to_num_(nan=0.0).sum(-1)
-    return chosen, entropy
+    logits, banned_ids = model.head(features), model.family.banned_ids
+    if not entropy_gradient:
+        return token_scores(logits, targets, banned_ids, temperature=temperature)
+    log_probability = log_probabilities(logits, banned_ids, temperature=temperature)
+    finite = log_probability.clamp(min=torch.finfo(log_probability.dtype).min)  # banned ids: 0 x -inf
+    return log_probability.gather(-1, targets[:, None])[:, 0], -(log_probability.exp() * finite).sum(-1)
 
 
 def _filters(model: Any, batch: Batch) -> SamplingRows:

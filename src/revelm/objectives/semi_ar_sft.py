@@ -11,51 +11,36 @@ learn the same from ``block_sft``, in one row per text.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from revelm.core.types import Attention, Family
+from revelm.core.types import Family
 from revelm.objectives.batch import Text
-from revelm.objectives.masked_sft import MaskedSFT
+from revelm.objectives.masked_sft import CanvasSFT
 from revelm.objectives.random_copies import slice_copies
-from revelm.objectives.supervised import check_step, require_attention, require_pads
+from revelm.objectives.supervised import check_step, require_attention
 from revelm.trajectories.replay import Copies
 
 
 @dataclass(frozen=True)
-class SemiARSFT(MaskedSFT):
-    """``block_size``: positions of a slice, the last one often shorter. ``num_pad``: pad tokens behind the stop that
-    are hidden and predicted like the response.
+class SemiARSFT(CanvasSFT):
+    """``block_size``: positions of a slice, the last one often shorter. ``num_pad``: see ``CanvasSFT``.
 
     ``follows_trace``: slices are cut in the order of the sample's ``step`` where it has one (positions of one step
     from left to right, pads last), else from left to right.
     """
 
-    attention: ClassVar[Attention | None] = "full"
-
     block_size: int = 32
-    num_pad: int = 0
     follows_trace: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_pads(self.num_pad)
         if self.block_size < 1:
             raise ValueError(f"objective.block_size is {self.block_size}, must be at least 1")
 
     def check_family(self, family: Family) -> None:
         """ValueError for models that decode block by block: their blocks are their slices."""
         require_attention(family, "full", "semi_ar_sft")
-
-    def num_positions(self, num_tokens: int, family: Family) -> int:
-        """The tokens and the pads behind them."""
-        del family
-        return num_tokens + self.num_pad
-
-    def num_learnt(self, num_tokens: int, family: Family) -> int:
-        """All of them."""
-        return self.num_positions(num_tokens, family)
 
     def max_copies(self, num_tokens: int, family: Family) -> int:
         """One per slice and draw, if all of it is response."""

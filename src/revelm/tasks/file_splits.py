@@ -20,13 +20,14 @@ _SHARES = 10_000
 class Files:
     """Where the problems are. ``test`` None: ``test_share`` of the questions in ``train`` are for the test.
 
-    ``id_field``: the field that names a row; None: its number does. ``max_bad_rows``: how many rows of a file may be
-    unusable; they are left out and logged.
+    ``train`` None: in ``sample``, which comes with the task. ``id_field``: the field that names a row; None: its number
+    does. ``max_bad_rows``: how many rows of a file may be unusable; they are left out and logged.
     """
 
-    train: str
+    train: str | None
     test: str | None
     test_share: float
+    sample: str
     id_field: str | None = None
     max_bad_rows: int = 0
 
@@ -37,22 +38,28 @@ def file_problems(files: Files, split: str, *, task: str, read: Callable[[Row, s
     Raises ValueError for files that cannot be read, ids that come twice, and more than ``max_bad_rows`` rows that
     ``read`` refuses: the error of the last.
     """
+    train = files.sample if files.train is None else files.train
     if files.test is None:
-        problems = _read(files.train, files, task, read)
+        problems = _read(train, files, task, read)
         return [p for p in problems if _is_test(p.question, task, files.test_share) == (split == "test")]
     test = _read(files.test, files, task, read)
     if split == "test":
         return test
     asked = {problem.question for problem in test}
-    return [p for p in _read(files.train, files, task, read) if p.question not in asked]
+    return [p for p in _read(train, files, task, read) if p.question not in asked]
 
 
 def check_files(files: Files) -> None:
-    """Refuse numbers outside their range, and one file for both splits, with a ValueError that names the field."""
+    """Refuse numbers outside their range, a test file alone, and one file for both splits.
+
+    Raises ValueError that names the field.
+    """
     if files.max_bad_rows < 0:
         raise ValueError(f"max_bad_rows={files.max_bad_rows}: expected how many rows may be unusable, at least 0")
     if not 0.0 <= files.test_share < 1.0:
         raise ValueError(f"test_share={files.test_share}: expected the share of questions for the test, from 0 up to 1")
+    if files.test is not None and files.train is None:
+        raise ValueError(f"test_data={files.test!r}: give the training file as well, as data")
     if files.test is not None and files.test == files.train:
         raise ValueError(f"test_data={files.test!r}: is the training file; leave it out to divide by test_share")
 

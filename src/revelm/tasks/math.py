@@ -51,14 +51,12 @@ class Math:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range."""
-        if self.data is None and self.test_data is not None:
-            raise ValueError(f"test_data={self.test_data!r}: give the training file as well, as data")
         check_files(self._files)
 
     @property
     def _files(self) -> Files:
         sample = str(files("revelm.tasks") / "samples" / "math.jsonl")
-        return Files(self.data or sample, self.test_data, self.test_share, self.id_field, self.max_bad_rows)
+        return Files(self.data, self.test_data, self.test_share, sample, self.id_field, self.max_bad_rows)
 
     @property
     def name(self) -> str:

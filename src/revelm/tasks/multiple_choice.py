@@ -59,8 +59,6 @@ class MultipleChoice:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range."""
-        if self.data is None and self.test_data is not None:
-            raise ValueError(f"test_data={self.test_data!r}: give the training file as well, as data")
         if not 0.0 <= self.format_reward < 1.0:
             raise ValueError(f"format_reward={self.format_reward}: expected 0 up to 1, what a right answer gets")
         check_files(self._files)
@@ -68,7 +66,7 @@ class MultipleChoice:
     @property
     def _files(self) -> Files:
         sample = str(files("revelm.tasks") / "samples" / "multiple_choice.jsonl")
-        return Files(self.data or sample, self.test_data, self.test_share, self.id_field, self.max_bad_rows)
+        return Files(self.data, self.test_data, self.test_share, sample, self.id_field, self.max_bad_rows)
 
     @property
     def name(self) -> str:

@@ -34,26 +34,34 @@ from revelm.trainers.optimizer import MASTER, Optimizer
 from revelm.trainers.saved_state import load_state, save_state, state_names
 
 EMA, TRAINER, OPTIMIZER = "ema", "trainer", "optimizer"
+REMOVED = ".removed"
 
 
 def save_checkpoint(
-    run: Path, step: int, *, model: LanguageModel, tokenizer: Any, optimizer: Optimizer, cursor: Mapping[str, Any]
+    run: Path,
+    step: int,
+    write: Callable[[Path], None],
+    *,
+    tokenizer: Any,
+    cursor: Mapping[str, Any],
+    world: World | None = None,
 ) -> Path:
-    """Write ``checkpoint-<step>`` below ``run`` and point LATEST at it. ``cursor`` is plain JSON data. Collective.
+    """Write ``checkpoint-<step>`` below ``run`` and point LATEST at it. ``cursor`` is plain JSON data.
 
-    OSError, with what was there before untouched, when one process cannot write (disk full, rights).
+    ``write`` puts what is trained into a folder, as ``save_trained`` does. ``world``: processes that all call this.
+    OSError, with what was there before untouched, when one of them cannot write (disk full, rights).
     """
-    world = optimizer.placement.world
-    with checkpoint_directory(run, step, world) as folder:
-        save_trained(model, folder, optimizer)
-        with world.together():
-            if world.is_main:
-                save_rest(folder, tokenizer, {"step": step, **cursor})
+    place = world or World()
+    with _checkpoint_directory(run, step, place) as folder:
+        write(folder)
+        with place.together():
+            if place.is_main:
+                _save_rest(folder, tokenizer, {"step": step, **cursor})
     return run / f"{RUN_CHECKPOINT}{step}"
 
 
 @contextmanager
-def checkpoint_directory(run: Path, step: int, world: World) -> Iterator[Path]:
+def _checkpoint_directory(run: Path, step: int, world: World) -> Iterator[Path]:
     """A folder that all processes fill; when the block ends it is ``checkpoint-<step>``, and LATEST points at it.
 
     An error in the block has to be one of all processes (``World.together``); it leaves everything as it was.
@@ -107,7 +115,7 @@ def _write_weights(
             write(whole, folder)
 
 
-def save_rest(folder: Path, tokenizer: Any, state: Mapping[str, Any]) -> None:
+def _save_rest(folder: Path, tokenizer: Any, state: Mapping[str, Any]) -> None:
     """What one process writes beside the weights: tokenizer, random states, and ``state``, which says step and more."""
     for place in (folder, folder / EMA):
         if place.is_dir():
@@ -123,15 +131,17 @@ def save_rest(folder: Path, tokenizer: Any, state: Mapping[str, Any]) -> None:
 def prune_checkpoints(run: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` complete checkpoints of ``run``, and the one that BEST names.
 
-    What a killed process has left half written goes as well.
+    What a killed process has left half written or half removed goes as well. A checkpoint loses its name before its
+    files: who is killed in between leaves nothing that passes for one.
     """
     pointer = run / BEST
     best = pointer.read_text(encoding="utf-8").partition("\n")[0] if pointer.is_file() else ""
-    for left in (*run.glob(f".{RUN_CHECKPOINT}*.tmp"), *run.glob(f".{RUN_CHECKPOINT}*.old")):
-        shutil.rmtree(left, ignore_errors=True)
+    for ending in (".tmp", ".old", REMOVED):
+        for left in run.glob(f".{RUN_CHECKPOINT}*{ending}"):
+            shutil.rmtree(left, ignore_errors=True)
     found = sorted((folder for folder in _complete(run) if folder.name != best), key=_step_of)
     for old in found[: max(0, len(found) - keep)]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(run / f".{old.name}{REMOVED}"))
 
 
 def latest_checkpoint(run: Path) -> Path | None:

@@ -5,7 +5,7 @@ of the step, from the value model as it is; only then is anything trained. An ow
 shared one within the policy's updates, whose loss and scoring ``joint`` gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from revelm.models.value import (
     save_value_head,
     save_value_model,
 )
-from revelm.objectives.batch import Batch, Episode, Scored
+from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.gae import advantages
+from revelm.objectives.loss_in_chunks import Scoring
 from revelm.objectives.objective import Judge
 from revelm.objectives.returns import entry_rewards
 from revelm.objectives.score import score
@@ -45,7 +46,7 @@ from revelm.parallel.world import World
 from revelm.trainers.checkpoint import restore_optimizer, save_trained, write_model
 from revelm.trainers.config import OptimizerSpec
 from revelm.trainers.optimizer import Optimizer
-from revelm.trainers.update import Scoring, columns, update
+from revelm.trainers.update import columns, update
 from revelm.trainers.value_spec import ValueSpec
 
 FOLDER = "critic"
@@ -106,12 +107,13 @@ class Critic:
         """Train an own backbone on assessed ``shares``, one update each, ``epochs`` times; means over the updates."""
         assert self.optimizer is not None, "a shared backbone is trained in the policy's updates (joint)"
         passes = [share for _ in range(self.spec.epochs) for share in shares]
-        parts = [update(self.model, self.optimizer, self.loss, share, scoring=score_values) for share in passes]
+        given = {"scoring": score_values, "makes_logits": False}
+        parts = [update(self.model, self.optimizer, self.loss, share, **given) for share in passes]
         means = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
         found = with_explained_variance(means)
         return {f"value_{name}" if name in OWN_NAMES else name: mean for name, mean in found.items()}
 
-    def joint(self, objective: Judge, *, step: int, scoring: Callable[..., Scored] = score) -> tuple[Judge, Scoring]:
+    def joint(self, objective: Judge, *, step: int, scoring: Scoring = score) -> tuple[Judge, Scoring]:
         """Loss and scoring with which the policy's updates train a shared head too; what is given, for an own backbone.
 
         ``scoring``: how the policy is asked (``score``, with the options that the objective needs).

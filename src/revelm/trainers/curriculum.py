@@ -21,6 +21,7 @@ from revelm.models.load import LATEST, checkpoint_path, load_tokenizer, read_fam
 from revelm.parallel import world
 from revelm.rollout.open_rewards import check_rewards
 from revelm.trainers import rl, sft
+from revelm.trainers.best import read_best
 from revelm.trainers.checkpoint import latest_checkpoint
 from revelm.trainers.config import ModelSpec, RLConfig, SFTConfig
 from revelm.trainers.critic import check_value_path
@@ -28,7 +29,7 @@ from revelm.trainers.evaluation import plan_evaluation
 from revelm.trainers.rl_recipe import check_rl, rl_objective
 from revelm.trainers.rollouts import Ask
 from revelm.trainers.run_log import METRICS
-from revelm.trainers.session import Start, sized_family
+from revelm.trainers.session import Start, find_start, sized_family
 from revelm.trainers.stages import SUMMARY, Seconds, is_done, stage_rows, stage_summary
 from revelm.trainers.texts import read_texts
 from revelm.trainers.trackers import check_trackers
@@ -61,11 +62,12 @@ class CurriculumConfig(Schema):
 
 @dataclass(frozen=True)
 class Stage:
-    """One run: its name, kind and configuration."""
+    """One run: its name, kind and configuration. ``begins_at``: which checkpoint of the stage before."""
 
     name: str
     kind: Kind
     config: Any
+    begins_at: str
 
     @property
     def folder(self) -> Path:
@@ -86,7 +88,7 @@ def run(config: CurriculumConfig) -> Path:
     """Run all stages that are not done; returns the run directory. Errors of a stage stop the run."""
     folder, stages = Path(config.out), stages_of(config)
     with world.joined(config.model.device) as processes:
-        _check_place(config, folder)
+        _check_place(config, stages)
         check_stages(config, stages)
         due = [stage for stage in stages if processes.any(not stage.is_done)]
         with processes.together():
@@ -121,7 +123,7 @@ def stages_of(config: CurriculumConfig) -> list[Stage]:
             parsed = parse_config(KINDS[kind], values | {"out": str(Path(config.out) / name), "resume": True})
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        found.append(Stage(name, kind, parsed))
+        found.append(Stage(name, kind, parsed, given.get("begins_at", "last")))
     return found
 
 
@@ -215,34 +217,53 @@ def _beginning(config: CurriculumConfig, before: Stage | None, given: Mapping[st
     return str(before.folder / "best" if which == "best" else before.folder)
 
 
-def _check_place(config: CurriculumConfig, folder: Path) -> None:
-    """ValueError when ``folder`` holds a run and is not resumed, or stages that have begun were told otherwise then.
-
-    The last of them may be made longer; those before it may not, as the next one began with what they had become.
-    """
+def _check_place(config: CurriculumConfig, stages: list[Stage]) -> None:
+    """ValueError when ``out`` holds a run and is not resumed, or what has begun there is not what is told now."""
+    folder = Path(config.out)
     file = folder / "config.yaml"
     if not file.is_file():
         return
     if not config.resume:
         raise ValueError(f"out: {folder} already holds a run; add resume=true to go on, or give another folder")
-    before = parse_config(CurriculumConfig, read_yaml(file))
-    begun = [name for name in before.stages if latest_checkpoint(folder / name) is not None]
-    if list(config.stages)[: len(begun)] != begun:
+    before = {stage.name: stage for stage in stages_of(parse_config(CurriculumConfig, read_yaml(file)))}
+    begun = [name for name in before if latest_checkpoint(folder / name) is not None]
+    if [stage.name for stage in stages[: len(begun)]] != begun:
         raise ValueError(f"stages: {', '.join(begun)} have begun in {folder}; they come first, in that order")
-    for name in begun:
-        pair = [_told(one, name, may_be_longer=name == begun[-1]) for one in (before, config)]
-        changed = [key for key in {**pair[0], **pair[1]} if pair[0].get(key) != pair[1].get(key)]
-        if changed:
-            raise ValueError(f"resume: stages.{name}.{changed[0]} has changed since it began ({file}); keep it")
+    for stage in stages[: len(begun)]:
+        _check_begun(stage, before[stage.name], file, is_last=stage.name == begun[-1])
+    if 0 < len(begun) < len(stages):
+        _check_best(stages[len(begun) - 1], stages[len(begun)])
 
 
-def _told(config: CurriculumConfig, name: str, *, may_be_longer: bool) -> dict[str, Any]:
-    """What a stage was told, defaults included, without its length where it may still be changed."""
-    given = config.stages[name]
-    values = parse_config(KINDS[given["kind"]], stage_values(config, name) | {"out": ""}).model_dump(mode="json")
-    if may_be_longer:
-        values["train"].pop("steps")
-    return values | {key: given.get(key) for key in OWN}
+def _check_begun(stage: Stage, before: Stage, file: Path, *, is_last: bool) -> None:
+    """ValueError when a stage that has begun would not go on as the run it is, or was told otherwise in ``file``.
+
+    What may change is what any resumed run may change, but for one thing: only the last stage begun may be made
+    longer, as the next one began with what this one had become.
+    """
+    pairs = {"kind": (before.kind, stage.kind), "begins_at": (before.begins_at, stage.begins_at)}
+    if not is_last:
+        pairs["train.steps"] = (before.config.train.steps, stage.config.train.steps)
+    for name, (was, told) in pairs.items():
+        if was != told:
+            raise ValueError(f"resume: stages.{stage.name}.{name} is {told}, but {file} says {was}; keep it")
+    try:
+        find_start(stage.config, settle=sft.settle_objective if stage.kind == "sft" else None)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"stages.{stage.name}: {error}") from error
+
+
+def _check_best(stage: Stage, after: Stage) -> None:
+    """ValueError when ``after`` is to begin at a best checkpoint that ``stage``, now done, chose by something else."""
+    found, spec = read_best(stage.folder), stage.config.best
+    if after.begins_at != "best" or not stage.is_done or found is None:
+        return
+    chosen, told = (found.metric, found.setting, found.mode), (spec.metric, spec.setting, spec.mode)
+    if chosen != told:
+        raise ValueError(
+            f"stages.{stage.name}.best asks for {' '.join(told)}, but the stage is done, and chose its best checkpoint "
+            f"by {' '.join(chosen)}; keep that, or let {after.name} begin at the last one"
+        )
 
 
 def _conclude(folder: Path, stages: list[Stage], seconds: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from revelm.core.seeds import derive_seed
 from revelm.objectives.batch import Batch, Episode
 from revelm.objectives.importance import behaviour_columns
+from revelm.objectives.loss_in_chunks import Scoring
 from revelm.objectives.objective import Judge, RLObjective
 from revelm.objectives.packing import micro_batches, padding_share
 from revelm.objectives.score import score
@@ -21,7 +22,7 @@ from revelm.objectives.value_loss import with_explained_variance
 from revelm.trainers.batches import draw_batch
 from revelm.trainers.config import RLConfig
 from revelm.trainers.session import Session
-from revelm.trainers.update import Scoring, columns, update
+from revelm.trainers.update import columns, update
 
 Shares = list[list[Batch]]
 
@@ -34,7 +35,8 @@ def learn(session: Session, objective: RLObjective, episodes: Sequence[Episode],
     """
     session.model.train()
     shares = _shares(session, objective, episodes, config)
-    if session.critic is None or not session.critic.is_warming_up(session.step):
+    is_value_alone = session.critic is not None and session.critic.is_warming_up(session.step)
+    if not is_value_alone:
         shares = [_with_policies(session, objective, share) for share in shares]
     metrics = _sizes(session, shares)
     scoring: Scoring = partial(score, entropy_gradient="entropy" in objective.needs)
@@ -47,9 +49,10 @@ def learn(session: Session, objective: RLObjective, episodes: Sequence[Episode],
         metrics |= found
         if critic.optimizer is not None:
             metrics |= critic.update(shares)
-            if critic.is_warming_up(session.step):
+            if is_value_alone:
                 return metrics
-    parts = [update(session.model, session.optimizer, judge, share, scoring=scoring) for share in shares]
+    asked = {"scoring": scoring, "makes_logits": not is_value_alone}
+    parts = [update(session.model, session.optimizer, judge, share, **asked) for share in shares]
     means = {name: float(np.mean([part[name] for part in parts if name in part])) for part in parts for name in part}
     return metrics | with_explained_variance(means)
 

@@ -26,12 +26,15 @@ def train(session: Session, phase: str, step: Step, evaluation: Evaluation | Non
     ``shows``: the metric beside the progress bar. KeyboardInterrupt after a saved, polite stop.
     """
     total, is_stopped = session.train.steps, False
-    with _log(session, phase) as log, interruptible() as interrupt:
+    with session.world.together():
+        log = _log(session, phase)
+    with log, interruptible() as interrupt:
         while session.step < total and not is_stopped:
             began = perf_counter()
             metrics = _taken(session, step, log)
             session.step += 1
-            log.write(session.step, {**metrics, "seconds": perf_counter() - began})
+            with session.world.together():
+                log.write(session.step, {**metrics, "seconds": perf_counter() - began})
             log.show(session.step, f"{shows} {metrics[shows]:.3f}" if shows in metrics else "")
             if evaluation is not None and session.is_due(session.config.eval_every):
                 _evaluate(session, evaluation, log)
@@ -44,12 +47,11 @@ def train(session: Session, phase: str, step: Step, evaluation: Evaluation | Non
 
 def _log(session: Session, phase: str) -> RunLog:
     """The run's log; only the main process writes, and only it has trackers."""
-    trackers = Trackers({})
-    with session.world.together():
-        if session.world.is_main:
-            trackers = open_trackers(session.run, session.config.trackers, config=session.config, start=session.step)
+    trackers, is_main = Trackers({}), session.world.is_main
     places = {"total": session.train.steps, "start": session.step}
-    return RunLog(session.run, phase=phase, trackers=trackers, is_main=session.world.is_main, **places)
+    if is_main:
+        trackers = open_trackers(session.run, session.config.trackers, config=session.config, start=session.step)
+    return RunLog(session.run, phase=phase, trackers=trackers, is_main=is_main, **places)
 
 
 def _taken(session: Session, step: Step, log: RunLog) -> Mapping[str, Any]:

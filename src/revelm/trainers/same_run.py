@@ -23,8 +23,8 @@ KEPT_OF_PARTS = (*(("model", name) for name in KEPT_OF_MODEL), ("train", "seed")
 def check_same_run(now: SFTConfig | RLConfig, before: SFTConfig | RLConfig, saved: Path) -> None:
     """ValueError when what a resumed run is told would change what it learns, from what it was told ``before``.
 
-    Its length, its reporting, the device, and where and how patiently a judge is asked may change. ``saved``: the file
-    that holds ``before``, for the error.
+    Its length, its reporting, the device, what is about memory only, and where and how patiently a judge is asked may
+    change. ``saved``: the file that holds ``before``, for the error.
     """
     old, new = (_essential(config.model_dump(mode="json")) for config in (before, now))
     pairs = {name: (old[name], new[name]) for name in (*KEPT, *KEPT_OF_RL) if name in new}

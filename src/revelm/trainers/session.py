@@ -24,11 +24,10 @@ from revelm.parallel.placement import Placement, place
 from revelm.parallel.world import World
 from revelm.trainers.best import write_best
 from revelm.trainers.checkpoint import (
-    checkpoint_directory,
     latest_checkpoint,
     prune_checkpoints,
     restore,
-    save_rest,
+    save_checkpoint,
     save_trained,
     seed_global_generator,
     write_model,
@@ -116,11 +115,9 @@ class Session:
         """Write a checkpoint of the current step, unless it is there already. Collective."""
         if self.saved == self.step:
             return
-        with checkpoint_directory(self.run, self.step, self.world) as folder:
-            self._save_weights(folder)
-            with self.world.together():
-                if self.world.is_main:
-                    save_rest(folder, self.tokenizer, {"step": self.step, **self.cursor})
+        save_checkpoint(
+            self.run, self.step, self._save_weights, tokenizer=self.tokenizer, cursor=self.cursor, world=self.world
+        )
         self.saved = self.step
         with self.world.together():
             if self.world.is_main:

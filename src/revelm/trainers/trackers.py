@@ -40,7 +40,8 @@ class Tracker(Protocol):
 class TrackerSpec(Schema):
     """One tracker: a name alone in a recipe, or with ``project`` and ``name`` (default: that of the run directory).
 
-    ``mode``: "offline" keeps the data of wandb in the run directory, for `wandb sync` later.
+    ``mode``: "offline" keeps the data of wandb in the run directory, for `wandb sync` later. Not every tracker takes
+    all of them.
     """
 
     kind: str
@@ -62,6 +63,16 @@ class TrackerSpec(Schema):
         if kind not in TRACKERS:
             raise ValueError(f"{kind!r} is not known{choices(kind, TRACKERS)}")
         return kind
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "TrackerSpec":
+        """Defaults are let through: a saved configuration has every field."""
+        for field, info in type(self).model_fields.items():
+            value = vars(self)[field]
+            if field != "kind" and value != info.default and field not in TRACKERS[self.kind].options:
+                takers = " and ".join(name for name, kind in TRACKERS.items() if field in kind.options)
+                raise ValueError(f"{field}: {value!r} has no effect on {self.kind}, only on {takers}; leave it out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ class TensorBoard:
     def __init__(self, place: Place) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps behind the checkpoint are written again: what was recorded of them is taken back.
-        purge = place.start + 1 if place.start else None
+        # Steps behind the checkpoint are written again: what was recorded of them is taken back; all, without one.
+        purge = place.start + 1 if place.start else 0
         self.writer = SummaryWriter(str(place.run / "tensorboard"), purge_step=purge)
         if not place.start:
             lines = json.dumps(place.settings, indent=2, ensure_ascii=False).splitlines()
@@ -148,17 +159,18 @@ class Trackio:
 
 @dataclass(frozen=True)
 class Kind:
-    """One known tracker: how it is opened, the package it needs, and how to get that."""
+    """One known tracker: how it is opened, the package it needs, how to get that, and the fields that it heeds."""
 
     open: Callable[[Place], Tracker]
     package: str
     remedy: str
+    options: tuple[str, ...] = ()
 
 
 TRACKERS: dict[str, Kind] = {
     "tensorboard": Kind(TensorBoard, "tensorboard", "pip install 'revelm[train]' (or pip install tensorboard)"),
-    "trackio": Kind(Trackio, "trackio", "pip install trackio"),
-    "wandb": Kind(Wandb, "wandb", "pip install wandb"),
+    "trackio": Kind(Trackio, "trackio", "pip install trackio", ("project", "name")),
+    "wandb": Kind(Wandb, "wandb", "pip install wandb", ("project", "name", "mode")),
 }
 
 

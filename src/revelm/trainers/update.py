@@ -5,19 +5,20 @@ forwards: who has fewer repeats one row, borrowed from another if need be, whose
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from revelm.objectives.batch import Batch, Loss, Scored, add_metrics
+from revelm.objectives.batch import Batch, Loss, add_metrics
+from revelm.objectives.loss_in_chunks import Scoring, loss_of
 from revelm.objectives.objective import Judge
 from revelm.objectives.score import score
 from revelm.parallel.placement import Placement
 from revelm.parallel.shard import release
 from revelm.trainers.optimizer import Optimizer
 
-Scoring = Callable[[Any, Batch], Scored]
 Measure = Callable[[Any, Batch], Mapping[str, Tensor]]
 
 
@@ -28,10 +29,12 @@ def update(
     batches: Batch | Sequence[Batch],
     *,
     scoring: Scoring = score,
+    makes_logits: bool = True,
 ) -> dict[str, float]:
     """Train on ``batches``, those of all processes, as one batch.
 
-    ``scoring``: what the model is asked at the scored positions, where it is not only its log-probabilities.
+    ``scoring``: what the model is asked at the scored positions, where it is not only its log-probabilities;
+    ``makes_logits``: False where it is only its values.
     A batch without rows takes part with its count alone. Returns the objective's metrics over all processes,
     grad_norm, learning_rate and skipped. Raises ValueError, in all of them, when there is nothing to train on.
     """
@@ -42,19 +45,16 @@ def update(
         raise ValueError("the batch has no scored tokens: every sample was empty or filtered")
     filled = [batch for batch in mine if len(batch.tokens)]
     parts: list[Loss] = []
+    in_chunks = makes_logits and not optimizer.placement.is_sharded  # shards are gathered for a pass, not for a chunk
 
     def judged(batch: Batch) -> Loss:
-        moved = batch.to(model.device)
-        return objective.judge(scoring(model, moved), moved)
+        return loss_of(model, batch.to(model.device), objective, scoring=scoring, in_chunks=in_chunks)
 
-    def loss_of(batch: Batch) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            parts.append(judged(batch))
-            return parts[-1].sum
+    def run(batch: Batch) -> Tensor:
+        parts.append(judged(batch))
+        return parts[-1].sum
 
-        return run
-
-    losses = [loss_of(batch) for batch in filled]
+    losses: list[Callable[[], Tensor]] = [partial(run, batch) for batch in filled]
     losses += [lambda batch=batch: judged(batch).sum * 0 for batch in _company(filled, optimizer.placement)]
     stepped = optimizer.step(losses, count)
     if optimizer.placement.is_sharded:
