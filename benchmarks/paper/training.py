@@ -155,7 +155,7 @@ def spend(config: RLConfig, changes: Mapping[str, Any], budget: float) -> None:
     steps = read_yaml(file)["train"]["steps"] if file.is_file() else first_steps(config.train.steps)
     while True:
         longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
-        if not is_finished(longer):
+        if not is_finished(longer, is_extended=True):
             rl.run(longer)
         costs = step_costs(changes, step_rows([Path(config.out)]))
         steps = next_steps(costs, budget)
