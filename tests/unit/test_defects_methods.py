@@ -1,17 +1,21 @@
 """What all methods and families have in common: pads, weights that are trained or decay, denominators, work done."""
 
+import ast
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 from tokenizers.processors import TemplateProcessing
 
+import revelm
 from revelm.core import registry
 from revelm.data.tokenizer import build_tiny_tokenizer, encode_chat, encode_demonstration
 from revelm.objectives.batch import Episode, Text
@@ -20,7 +24,8 @@ from revelm.objectives.objective import FamilyObjective, RLObjective
 from revelm.objectives.returns import entry_rewards
 from revelm.objectives.score import score
 from revelm.objectives.supervised import SFT_KINDS
-from revelm.trainers.config import OptimizerSpec
+from revelm.trainers.config import OptimizerSpec, RLConfig, SFTConfig
+from revelm.trainers.curriculum import CurriculumConfig
 from revelm.trainers.optimizer import Optimizer
 from revelm.trainers.update import update
 from tests.families import diffusion_families, tiny
@@ -128,6 +133,31 @@ def test_an_update_divides_by_the_count_alone(attention: str, max_positions: int
     assert update(model, optimizer, objective, pieces)["grad_norm"] == pytest.approx(expected, rel=1e-9)
 
 
+def schemas(schema: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """``schema`` and those of its sections."""
+    yield schema
+    for declared in schema.model_fields.values():
+        for part in (declared.annotation, *get_args(declared.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from schemas(part)
+
+
+def test_every_field_of_a_recipe_is_read() -> None:
+    """Catches a setting that is accepted, documented and then looked at by nobody."""
+    read: set[str] = set()
+    for file in Path(revelm.__file__).parent.rglob("*.py"):
+        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    told = {
+        name for config in (SFTConfig, RLConfig, CurriculumConfig) for s in schemas(config) for name in s.model_fields
+    }
+    for axis in ("objectives", "tasks", "rules"):
+        for kind in registry.names(axis):
+            told |= {f.name for f in dataclasses.fields(registry.resolve(axis, kind)) if f.init}
+    assert len(told) > 100
+    assert told - read == set()
+
+
 def test_a_beginning_that_the_template_writes_is_not_added_again() -> None:
     """Catches a second token for the beginning of a text, from a tokenizer that writes one itself where it is let."""
     tokenizer = build_tiny_tokenizer([])
@@ -174,7 +204,8 @@ def test_rewards_take_no_work_per_token() -> None:
     """Catches loops over entries: many entries of the same answers are the same calls."""
     found = []
     for times in (1, 20):
-        samples = [Episode(t, 1.0, 0, key) for key, t in enumerate(records()[:3])]
+        worth = [np.ones(len(t.completion_ids)) for t in records()[:3]]
+        samples = [Episode(t, 1.0, 0, key, rewards=worth[key]) for key, t in enumerate(records()[:3])]
         entries = [(s.key, place) for s in samples for place in range(len(s.trajectory.completion_ids))] * times
         episode, place = np.array(entries).T
         columns = {"episode": episode, "place": place, "moment": place}
