@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from torch import Tensor, zeros
 
 from revelm.decoding.sampling import Sampling
@@ -12,6 +13,7 @@ from revelm.engine.engine import Engine
 from revelm.models.load import load_model
 from revelm.models.lora import LoraSpec, add_lora
 from revelm.models.value import copied_value_model
+from revelm.objectives import score as scoring_module
 from revelm.objectives.batch import Batch, Loss, Scored, Text
 from revelm.objectives.block_sft import BlockSFT
 from revelm.objectives.score import score
@@ -110,6 +112,14 @@ def trained(world: World, run: Run, steps: int) -> tuple[list[dict[str, float]],
     metrics = training.train(1)
     state = training.state()
     return metrics + training.train(steps - 1), state
+
+
+def trained_in_chunks(world: World, run: Run, steps: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """``trained``, with logits of single rows already too many to keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("KEPT_LOGITS", 0), ("CHUNK_ROWS", 1), ("CACHED_LOGITS", 1)):
+            patch.setattr(scoring_module, name, value)
+        return trained(world, run, steps)
 
 
 EMPTY = zeros(0)

@@ -125,10 +125,9 @@ def estimators_plot(name: str, results: Results) -> dict[str, str]:
     one = next(iter(seeds.values()))
     series = []
     for objective in one["objectives"]:
-        runs = [[0.0, *r["objectives"][objective]["gains"]] for r in seeds.values()]
-        size = min(map(len, runs))
-        title = RL_ARMS[f"{POLICIES[arm][0]}-{objective}"].title
-        series.append(curve(title, [0.0, *one["lengths"]][:size], [run[:size] for run in runs]))
+        runs = [[0.0, *gains] for r in seeds.values() if (gains := r["objectives"][objective]["gains"])]
+        if runs:
+            series.append(curve(RL_ARMS[f"{POLICIES[arm][0]}-{objective}"].title, [0.0, *one["lengths"]], runs))
     title = f"{EXPERIMENTS[name].title}: gain ({arm})"
     return {name: line_chart(title, series, x_label="length of the step", size=SIZE)}
 

@@ -191,7 +191,8 @@ def estimators_report(name: str, results: Results) -> list[Parts]:
         for objective in one["objectives"]:
             numbers = [r["objectives"][objective] for r in seeds.values()]
             cells = [_known([n[key] for n in numbers]) for key in ("ratio", "cosine", "step_cosine")]
-            gains = [_known([n["gains"][i] for n in numbers if n["gains"]]) for i in range(len(one["lengths"]))]
+            columns_of_gains = zip(*(n["gains"] or [None] * len(one["lengths"]) for n in numbers), strict=True)
+            gains = [_known(values) for values in columns_of_gains]
             size = f"{np.mean([n['positions'] for n in numbers]):,.0f}"
             rows.append((RL_ARMS[f"{base}-{objective}"].title, size, *cells, *gains))
         title = f"{BASES[base].title}, {'later' if is_later else 'at the start'}, {seeds_of({arm: seeds})}"

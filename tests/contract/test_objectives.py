@@ -20,6 +20,7 @@ from revelm.engine.engine import Engine
 from revelm.masks.visibility import CLEAN, PADDING
 from revelm.objectives.batch import Batch, Episode, Loss, Scored, Text, add_metrics
 from revelm.objectives.block_sft import BlockSFT
+from revelm.objectives.loss_in_chunks import chunks
 from revelm.objectives.policy import PolicyObjective
 from revelm.objectives.score import score
 from revelm.objectives.supervised import SupervisedObjective
@@ -168,7 +169,8 @@ def check_gradient_arrives_only_at_scored_positions(objective: Any, attention: s
 
 
 def check_any_split_padding_or_packing_is_the_same(objective: Any, attention: str) -> None:
-    """Micro-batches, rows alone, and all rows packed into one give the same sum, count and gradient."""
+    """Micro-batches, rows alone, all rows packed into one, and a few scored positions at a time give the same sum,
+    count and gradient; the last the same metrics too."""
     samples, model = samples_for(objective, attention), model_for(objective, attention)
     whole = objective.prepare(samples, model.family, SEEDS[attention])
     assert len(whole.lengths.unique()) > 1
@@ -177,6 +179,14 @@ def check_any_split_padding_or_packing_is_the_same(objective: Any, attention: st
     alone = [objective.prepare([s], model.family, SEEDS[attention]) for s in samples]
     assert_equal_losses(objective, [whole], alone, model)
     assert_equal_losses(objective, [whole], [packed(whole)], model)
+    parts = [part for _, part in chunks(whole, 7)]
+    assert len(parts) > 1
+    assert_equal_losses(objective, [whole], parts, model)
+    together, apart = (
+        add_metrics([objective.judge(scored_for(objective, one, model), one).metrics for one in found])
+        for found in ([whole], parts)
+    )
+    assert together == pytest.approx(apart, rel=1e-9, abs=1e-12)
 
 
 def check_ratio_is_one_on_policy(objective: Any, attention: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from revelm.cli.main import main
 from revelm.core.config import load_config, parse_config
+from revelm.objectives import score as scoring
 from revelm.trainers import rl, sft
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.saved_state import read_state
@@ -89,7 +90,10 @@ def same(a: Any, b: Any) -> bool:
 def assert_same_runs(one: Path, other: Path, step: int) -> None:
     """Weights, everything of the trainer, and metrics except times are the same bit for bit."""
     a, b = one / f"checkpoint-{step}", other / f"checkpoint-{step}"
-    assert same(load_file(a / "model.safetensors"), load_file(b / "model.safetensors"))
+    names = {path.name for path in a.glob("*.safetensors")}
+    assert names == {path.name for path in b.glob("*.safetensors")}
+    assert names
+    assert all(same(load_file(a / name), load_file(b / name)) for name in names)
     assert same(*(torch.load(c / "trainer" / "rng.pt", weights_only=True) for c in (a, b)))
     assert same(*(read_state(c / "trainer" / "optimizer") for c in (a, b)))
     files = [{p.relative_to(c): load_file(p) for p in (c / "critic").glob("*.safetensors")} for c in (a, b)]
@@ -130,8 +134,13 @@ def test_sft_resumed_is_bit_for_bit(model: Path, tmp_path: Path, dtype: str) -> 
         {"objective": {"kind": "rejection_sft"}, "task": TASK},
         {"objective": {"kind": "trace_rl"}, "value": {"warmup_steps": 2}, "updates_per_step": 2},
         {"objective": {"kind": "trace_rl", "reference_weight": 0.1}, "value": {"backbone": "shared"}},
+        {
+            "objective": {"kind": "trace_rl", "reference_weight": 0.1},
+            "lora": {"rank": 2},
+            "value": {"backbone": "shared"},
+        },
     ],
-    ids=["trace_rl", "shrinkage", "random_mask_rl", "rejection_sft", "value", "shared_value"],
+    ids=["trace_rl", "shrinkage", "random_mask_rl", "rejection_sft", "value", "shared_value", "lora"],
 )
 def test_rl_resumed_is_bit_for_bit(model: Path, tmp_path: Path, method: dict[str, Any]) -> None:
     """Catches problems, answers or updates that depend on anything but the checkpoint, and evaluations kept twice."""
@@ -140,6 +149,10 @@ def test_rl_resumed_is_bit_for_bit(model: Path, tmp_path: Path, method: dict[str
         with pytest.raises(RuntimeError, match="zero updates"):
             run_rl(rl_values(model, tmp_path / "a", train={"steps": 1}, **method))
         return
+    if "lora" in method:
+        method = {name: value for name, value in method.items() if name != "lora"} | {
+            "model": {"path": str(model), "lora": method["lora"]}
+        }
     straight = run_rl(rl_values(model, tmp_path / "a", **method))
     found = rows(straight)
     assert sum(row.get("num_trained", 0) > 0 for row in found) >= 15
@@ -152,6 +165,21 @@ def test_rl_resumed_is_bit_for_bit(model: Path, tmp_path: Path, method: dict[str
     assert_same_runs(straight, run_rl(rl_values(model, tmp_path / "b", resume=True, **method)), 20)
     names = sorted(p.name for p in (straight / "trajectories").iterdir())
     assert names == ["step-1.parquet", "step-11.parquet", "step-16.parquet", "step-6.parquet"]
+
+
+def test_runs_whose_logits_are_made_in_chunks(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches steps in which nothing but a value is learnt and logits are asked for, and metrics that do not add up."""
+    changes = {"train": {"steps": 3}, "eval_every": 0, "value": {"backbone": "shared", "warmup_steps": 1},
+               "model": {"path": str(model), "dtype": "float64"}}  # fmt: skip
+    found = [rows(run_rl(rl_values(model, tmp_path / "a", **changes)))]
+    for name, value in (("KEPT_LOGITS", 0), ("CHUNK_ROWS", 3), ("CACHED_LOGITS", 1)):
+        monkeypatch.setattr(scoring, name, value)
+    found.append(rows(run_rl(rl_values(model, tmp_path / "b", **changes))))
+    assert [row.keys() for row in found[0]] == [row.keys() for row in found[1]]
+    for one, other in zip(*found, strict=True):
+        for name, number in one.items():
+            known = number if isinstance(number, str | dict) else pytest.approx(number, rel=1e-9, abs=1e-12)
+            assert other[name] == known, name
 
 
 @pytest.mark.parametrize("run", [run_sft, run_rl])

@@ -3,12 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from benchmarks.paper.arms import RL_ARMS
 from benchmarks.paper.compute import compute_of, step_rows
 from benchmarks.paper.place import Place
 from benchmarks.paper.protocol import SMOKE
 from benchmarks.paper.training import rl_configs, spend, tuned_start
 from revelm.core.config import read_yaml
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_arm_goes_on_until_its_budget_is_spent(tmp_path: Path) -> None:

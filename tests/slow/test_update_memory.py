@@ -2,10 +2,17 @@
 
 import pytest
 
-from benchmarks.update import OURS, Case, child
+from benchmarks.update import OURS, PLAIN, Case, child
 
 pytestmark = pytest.mark.slow
 LIMIT = 8 << 30
+
+
+@pytest.mark.parametrize(("answers", "rounds"), [(1, 4), (4, 1)])
+def test_an_update_takes_a_third_of_the_plain_steps_memory(answers: int, rounds: int) -> None:
+    """Catches logits at positions that are not scored, logits of more than a chunk, and masks that are kept."""
+    case = Case(8192, answers, rounds)
+    assert child(case, OURS)["growth"] <= child(case, PLAIN)["growth"] / 3
 
 
 def test_an_answer_of_8192_tokens_trains_in_8_gib() -> None:

@@ -146,7 +146,7 @@ def test_killed_while_it_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for step in (1, 2):
         run.save(step)
 
-    def killed(folder: Path) -> None:
+    def killed(folder: Path, **_: bool) -> None:
         (folder / "model.safetensors").unlink()
         raise KeyboardInterrupt
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from revelm.models.load import load_model
 from revelm.objectives.batch import Batch
+from revelm.parallel.placement import Strategy
 from revelm.parallel.world import World
 from revelm.trainers.saved_state import read_state
 from revelm.trainers.update import update
@@ -27,6 +28,7 @@ from tests.parallel_training import (
     saved_and_gone_on,
     told,
     trained,
+    trained_in_chunks,
     unlogged,
     unsaved,
 )
@@ -99,6 +101,15 @@ def test_one_update_whoever_has_which_rows(pair: Processes, changes: tuple[tuple
             for metrics, found in pair.run(trained, Run(strategy, cut, changes=changes), steps):
                 assert_same(state, found, tolerance=1e-9)
                 assert_same_losses(expected[:steps], metrics, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_one_update_whose_logits_are_made_in_chunks(pair: Processes, strategy: Strategy) -> None:
+    """Catches shards that are gathered as often as a process has chunks, which another process has fewer of."""
+    expected, state = trained(World(), Run(), 1)
+    for metrics, found in pair.run(trained_in_chunks, Run(strategy, "idle"), 1):
+        assert_same(state, found, tolerance=1e-9)
+        assert_same_losses(expected, metrics, tolerance=1e-6)
 
 
 def test_one_update_however_it_is_cut() -> None:

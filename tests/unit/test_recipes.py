@@ -37,6 +37,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "curriculum": CurriculumConfig,
 }
 STATED = [(recipe, told) for recipe in RECIPES for told in statements(recipe)]
+LAUNCHED = [recipe for recipe in RECIPES if "torchrun" in recipe.read_text(encoding="utf-8")]
 NAMED = {recipe: told.model for recipe, told in STATED}
 FOR_TINY_MODELS = ("chain",)
 
@@ -101,6 +102,19 @@ def test_recipe_builds(recipe: Path) -> None:
     elif isinstance(loaded, EvalConfig):
         build("tasks", loaded.task, field="task")
         check_eval(loaded)
+
+
+@pytest.mark.parametrize("recipe", LAUNCHED, ids=lambda r: r.stem)
+def test_commands_for_several_processes_load(recipe: Path) -> None:
+    """Catches an override of a field that is not there, and all weights trained at the rate of an adapter."""
+    lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if f"recipes/{recipe.name}" in line]
+    words = next(line for line in lines if "torchrun" in line).partition(recipe.name)[2].split()
+    loaded: Any = load_config(schema_of(recipe), recipe, [w for w in words if not w.startswith("data.path")])
+    configs = [stage.config for stage in stages_of(loaded)] if isinstance(loaded, CurriculumConfig) else [loaded]
+    for config in configs:
+        assert config.train.strategy == "fsdp"
+        assert config.model.lora is None
+        assert config.optimizer.learning_rate == (1e-5 if isinstance(config, SFTConfig) else 1e-6)
 
 
 @pytest.mark.parametrize(("recipe", "told"), STATED, ids=[f"{r.stem}-{s.model}-{i}" for i, (r, s) in enumerate(STATED)])

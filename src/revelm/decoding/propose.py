@@ -99,12 +99,12 @@ def permitted(logits: Tensor, banned_ids: tuple[int, ...]) -> Tensor:
     """``logits`` [..., V] in max(fp32, dtype) with banned ids at minus infinity."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if banned_ids:
-        wide = wide.index_fill(-1, _as_tensor(banned_ids, wide.device), -float("inf"))
+        wide = wide.index_fill(-1, ids_on(banned_ids, wide.device), -float("inf"))
     return wide
 
 
 @cache
-def _as_tensor(ids: tuple[int, ...], device: torch.device) -> Tensor:
+def ids_on(ids: tuple[int, ...], device: torch.device) -> Tensor:
     """``ids`` on ``device``, made once: copying them there in every step would wait for the device."""
     with torch.inference_mode(mode=False):  # training uses it as well
         return torch.tensor(ids, device=device)

@@ -30,16 +30,19 @@ def loss_of(model: Any, batch: Batch, objective: Judge, *, scoring: Scoring = sc
     if not (in_chunks and torch.is_grad_enabled() and recomputes_logits(rows, vocabulary)):
         return objective.judge(scoring(model, batch), batch)
     features, gradients, losses = scored_features(model, batch), [], []
-    for part, chunk in _chunks(batch, chunk_rows(vocabulary)):
+    if not features.requires_grad:  # a frozen body: nothing waits for gradients of features
+        return objective.judge(scoring(model, batch, features=features), batch)
+    for part, chunk in chunks(batch, chunk_rows(vocabulary)):
         leaf = features[part].detach().requires_grad_()
         loss = objective.judge(scoring(model, chunk, features=leaf), chunk)
-        loss.sum.backward()
+        if loss.sum.requires_grad:
+            loss.sum.backward()
         gradients.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
         losses.append(replace(loss, sum=loss.sum.detach()))
     return Loss(_carried(features, torch.cat(gradients), sum(one.sum for one in losses)), batch.count, _added(losses))
 
 
-def _chunks(batch: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
+def chunks(batch: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
     """The batch with some of its scored positions, part by part; its denominator goes with the first."""
     counts, spare = batch.counts, batch.spare
     for first in range(0, len(batch.scored), size):

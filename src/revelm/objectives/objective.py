@@ -12,7 +12,10 @@ Need = Literal["behaviour", "reference", "value", "entropy"]
 
 
 class Judge(Protocol):
-    """The half of an objective that says what log-probabilities, or values, are worth; a sum of several is one too."""
+    """The half of an objective that says what log-probabilities, or values, are worth; a sum of several is one too.
+
+    Loss and metrics are sums over scored positions: a batch may hold some of a row's positions, and then a count of 0.
+    """
 
     def judge(self, scored: Scored, batch: Batch) -> Loss: ...
 

@@ -94,10 +94,10 @@ def _score_rows(
     model: Any, features: Tensor, targets: Tensor, temperature: Tensor | None, *, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-probability [n] of targets [n] and entropy [n] from features [n, D]."""
-    logits, banned_ids = model.head(features), model.family.banned_ids
+    banned_ids = model.family.banned_ids  # logits have no name here, so that they go as soon as they are read
     if not entropy_gradient:
-        return token_scores(logits, targets, banned_ids, temperature=temperature)
-    log_probability = log_probabilities(logits, banned_ids, temperature=temperature)
+        return token_scores(model.head(features), targets, banned_ids, temperature=temperature)
+    log_probability = log_probabilities(model.head(features), banned_ids, temperature=temperature)
     finite = log_probability.clamp(min=torch.finfo(log_probability.dtype).min)  # banned ids: 0 x -inf
     return log_probability.gather(-1, targets[:, None])[:, 0], -(log_probability.exp() * finite).sum(-1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from revelm.decoding.propose import permitted, tempered
+from revelm.decoding.propose import ids_on, permitted, tempered
 
 
 def token_scores(
@@ -39,8 +39,8 @@ class _TokenScores(torch.autograd.Function):
         total = weights.sum(dim=-1)
         chosen = shifted.gather(-1, targets[:, None])[:, 0]
         if banned_ids:
-            shifted[:, list(banned_ids)] = 0.0  # for 0 x -inf
-        mean = torch.linalg.vecdot(weights, shifted) / total
+            shifted.index_fill_(-1, ids_on(banned_ids, shifted.device), 0.0)  # for 0 x -inf
+        mean = shifted.mul_(weights).sum(dim=-1) / total
         ctx.dtype = logits.dtype
         ctx.save_for_backward(weights, targets, total, temperature)
         entropy = total.log() - mean

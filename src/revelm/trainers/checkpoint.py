@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -141,7 +142,7 @@ def prune_checkpoints(run: Path, keep: int) -> None:
             shutil.rmtree(left, ignore_errors=True)
     found = sorted((folder for folder in _complete(run) if folder.name != best), key=_step_of)
     for old in found[: max(0, len(found) - keep)]:
-        shutil.rmtree(old.rename(run / f".{old.name}{REMOVED}"))
+        shutil.rmtree(old.rename(run / f".{old.name}.{uuid4().hex}{REMOVED}"), ignore_errors=True)
 
 
 def latest_checkpoint(run: Path) -> Path | None:

@@ -64,16 +64,6 @@ class TrackerSpec(Schema):
             raise ValueError(f"{kind!r} is not known{choices(kind, TRACKERS)}")
         return kind
 
-    @model_validator(mode="after")
-    def _check_options(self) -> "TrackerSpec":
-        """Defaults are let through: a saved configuration has every field."""
-        for field, info in type(self).model_fields.items():
-            value = vars(self)[field]
-            if field != "kind" and value != info.default and field not in TRACKERS[self.kind].options:
-                takers = " and ".join(name for name, kind in TRACKERS.items() if field in kind.options)
-                raise ValueError(f"{field}: {value!r} has no effect on {self.kind}, only on {takers}; leave it out")
-        return self
-
 
 @dataclass(frozen=True)
 class Place:
@@ -203,8 +193,11 @@ class Trackers:
 
 
 def check_trackers(specs: Sequence[TrackerSpec]) -> None:
-    """ValueError for a tracker that is asked for twice, or whose package is not installed. Imports nothing."""
+    """ValueError for a tracker that is asked for twice, has a field that does nothing for it, or whose package is not
+    installed. Imports nothing."""
     kinds = [one.kind for one in specs]
+    for one in specs:
+        _check_options(one)
     for kind in kinds:
         if kinds.count(kind) > 1:
             raise ValueError(f"trackers: {kind} is given twice; keep one")
@@ -213,6 +206,17 @@ def check_trackers(specs: Sequence[TrackerSpec]) -> None:
         if spec is None or spec.origin is None:  # a folder of that name, as such tools leave behind, is no package
             remedy = f"{TRACKERS[kind].remedy}, or leave {kind} out"
             raise ValueError(f"trackers: {kind} needs the package {package!r}, which is not installed; {remedy}")
+
+
+def _check_options(spec: TrackerSpec) -> None:
+    """Defaults are let through: a saved configuration has every field."""
+    for field, info in TrackerSpec.model_fields.items():
+        value = vars(spec)[field]
+        if field != "kind" and value != info.default and field not in TRACKERS[spec.kind].options:
+            takers = " and ".join(name for name, kind in TRACKERS.items() if field in kind.options)
+            raise ValueError(
+                f"trackers: {spec.kind}: {field} {value!r} has no effect on it, only on {takers}; leave it out"
+            )
 
 
 def open_trackers(run: Path, specs: Sequence[TrackerSpec], *, config: Schema, start: int) -> Trackers:
