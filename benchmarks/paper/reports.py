@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.arms import EXPERIMENTS, POLICIES, RL_ARMS, SFT_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, RL_ARMS, SFT_ARMS
 from benchmarks.paper.protocol import BASES, ECHOES, PRIMARY, REFERENCE_ARM
 from benchmarks.paper.statistics import (
     Interval,
@@ -26,10 +26,12 @@ Cells are means over seeds ± half of a 95 % interval (Student's t). "dynamic" i
 0.9, the primary outcome; "T = 0.5" the same at temperature 0.5; "static" greedy, one token per step. Differences are
 paired by seed. Only the deciding comparison has a verdict; all other numbers are secondary. Compute counts positions: 1
 per position that is forwarded, by the engine as well, 3 with gradient; relative to the first arm of the table. "Mean
-reward" is that of an arm's own steps. The variance of the reward is that over seeds at a step, averaged over steps; and
-that of a run around its own trend.
+reward" is that of an arm's own steps; "reward at equal steps" is the difference to the reference over the last ten
+steps that both have taken: what is left when a method whose steps are cheaper is not given more of them. The variance
+of the reward is that over seeds at a step, averaged over steps; and that of a run around its own trend.
 """
 ACCURACIES = 5
+LATE = 10
 
 
 def accuracy(result: Mapping[str, Any], setting: str = PRIMARY, when: str = "evaluations") -> float:
@@ -85,7 +87,7 @@ def seeds_of(results: Results) -> str:
 def _outcomes(title: str, results: Results, reference: str) -> Parts:
     base = results.get(reference, {})
     compute = np.mean([one["cost"]["compute"] for one in _first(results).values()])
-    rows = [("start", cell(_first(results), lambda r: accuracy(r, when="start")), *[""] * 10)]
+    rows = [("start", cell(_first(results), lambda r: accuracy(r, when="start")), *[""] * 11)]
     for arm, found in results.items():
         differences = [
             "" if arm == reference else signed(paired(over_seeds(found, number), over_seeds(base, number)))
@@ -99,6 +101,7 @@ def _outcomes(title: str, results: Results, reference: str) -> Parts:
                 cell(found, mean_reward),
                 *differences,
                 *(cell(found, partial(accuracy, setting=s)) for s in ("dynamic_t05", "static")),
+                "" if arm == reference else signed(at_equal_steps(found, base)),
                 f"{np.mean([len(r['training']['reward']) for r in found.values()]):.1f}",
                 f"{np.mean([_per_step(r, 'positions') for r in found.values()]):,.0f}",
                 f"{np.mean([_per_step(r, 'rollout_positions') for r in found.values()]):,.0f}",
@@ -108,8 +111,19 @@ def _outcomes(title: str, results: Results, reference: str) -> Parts:
         )
     other = RL_ARMS[reference].title
     columns = ("", "dynamic", "mean reward", f"dynamic − {other}", f"reward − {other}", "T = 0.5", "static",
-               "steps", "trained / step", "rollout / step", "compute", "seconds")  # fmt: skip
+               "reward at equal steps", "steps", "trained / step", "rollout / step", "compute", "seconds")  # fmt: skip
     return (title, columns, tuple(rows), ())
+
+
+def at_equal_steps(found: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]]) -> Interval | None:
+    """The difference in mean reward over the last ``LATE`` steps that both have taken, paired by seed."""
+
+    def late(result: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        rewards, steps = result["training"]["reward"], len(other["training"]["reward"])
+        return float(np.mean(rewards[: min(len(rewards), steps)][-LATE:]))
+
+    both = found.keys() & base.keys()
+    return paired({s: late(found[s], base[s]) for s in both}, {s: late(base[s], found[s]) for s in both})
 
 
 def _per_step(result: Mapping[str, Any], name: str) -> float:
@@ -160,56 +174,6 @@ def sft_report(name: str, results: Results) -> list[Parts]:
 
 
 _SETTINGS = (PRIMARY, "dynamic_t05", "static")
-
-
-def value_report(name: str, results: Results) -> list[Parts]:
-    """Noise of the gradient over its signal, by credit."""
-    rows = []
-    for arm, found in results.items():
-        for credit in next(iter(found.values()))["credits"]:
-            ratios = [r["credits"][credit]["ratio"] for r in found.values()]
-            known = [ratio for ratio in ratios if ratio is not None]
-            # A mean over the seeds whose signal was found would leave out just those with the most noise.
-            shown = str(interval(known)) if len(known) == len(ratios) else f"none ({_ratios(ratios)})"
-            rows.append((f"{arm}, {credit}", shown, f"{len(known)} of {len(ratios)}",
-                         cell(found, lambda r: r["accuracy"])))  # fmt: skip
-    columns = ("", "noise / signal", "seeds with a signal", "accuracy of the answers")
-    note = (
-        "Steps to average until noise is as large as the signal: less is better. No mean where the signal of a seed "
-        "drowned: its ratio has no bound; the others stand in brackets."
-    )
-    return [(seeds_of(results), columns, tuple(rows), (note,))]
-
-
-def estimators_report(name: str, results: Results) -> list[Parts]:
-    """One table per policy: positions, noise, directions and gains of every objective."""
-    found: list[Parts] = []
-    for arm, seeds in results.items():
-        base, is_later = POLICIES[arm]
-        one = next(iter(seeds.values()))
-        rows = []
-        for objective in one["objectives"]:
-            numbers = [r["objectives"][objective] for r in seeds.values()]
-            cells = [_known([n[key] for n in numbers]) for key in ("ratio", "cosine", "step_cosine")]
-            columns_of_gains = zip(*(n["gains"] or [None] * len(one["lengths"]) for n in numbers), strict=True)
-            gains = [_known(values) for values in columns_of_gains]
-            size = f"{np.mean([n['positions'] for n in numbers]):,.0f}"
-            rows.append((RL_ARMS[f"{base}-{objective}"].title, size, *cells, *gains))
-        title = f"{BASES[base].title}, {'later' if is_later else 'at the start'}, {seeds_of({arm: seeds})}"
-        columns = ("", "positions / step", "noise / signal", "cosine to TraceRL", "of a single step",
-                   *(f"gain at {length}" for length in one["lengths"]))  # fmt: skip
-        found.append((f"{title}, accuracy {cell(seeds, lambda r: r['accuracy'])}", columns, tuple(rows), ()))
-    return found
-
-
-def _known(values: Sequence[float | None]) -> str:
-    """Mean and interval; how many there are where some drowned."""
-    known = [value for value in values if value is not None]
-    return str(interval(known)) if known and len(known) == len(values) else f"{len(known)} of {len(values)} known"
-
-
-def _ratios(values: Sequence[float | None]) -> str:
-    return ", ".join("drowned" if value is None else f"{value:.1f}" for value in values)
 
 
 def _at_size(result: Mapping[str, Any], when: str, size: int, key: str) -> float:
@@ -286,13 +250,3 @@ def echoes_report(name: str, results: Results) -> list[Parts]:
     columns = ("echoes", "start", "TraceRL", "random masking", "dynamic: difference", "reward: difference", "compute")
     notes = ("Compute: of random masking, relative to TraceRL. Differences: TraceRL − random masking.",)
     return [(seeds_of(results), columns, tuple(rows), notes)]
-
-
-REPORTS: Mapping[str, Callable[[str, Results], list[Parts]]] = {
-    "sft": sft_report,
-    "value": value_report,
-    "enlarge": enlarge_report,
-    "tpf": tpf_report,
-    "echoes": echoes_report,
-    "estimators": estimators_report,
-}

@@ -1,7 +1,7 @@
 """What was found: tables on the terminal and in RESULTS.md, plots beside it, every number in results.json."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.paper import plots, reports
+from benchmarks.paper import gradient_reports, plots, reports
 from benchmarks.paper.arms import EXPERIMENTS
 from benchmarks.paper.deciding import deciding_report
 from benchmarks.paper.place import Place, protocol_state, read_result
 from benchmarks.paper.protocol import WHOLE
 from revelm.core.atomic import write_json_atomic, write_text_atomic
 
+REPORTS: Mapping[str, Callable[[str, reports.Results], list[reports.Parts]]] = {
+    "sft": reports.sft_report,
+    "value": gradient_reports.value_report,
+    "enlarge": reports.enlarge_report,
+    "tpf": reports.tpf_report,
+    "echoes": reports.echoes_report,
+    "estimators": gradient_reports.estimators_report,
+}
 Results = dict[str, dict[int, dict[str, Any]]]  # of one experiment: arm -> seed -> result
 
 
@@ -61,7 +69,7 @@ def read_results(place: Place) -> dict[str, Results]:
 
 def tables_of(name: str, results: Results) -> list[Table]:
     """The tables of one experiment."""
-    return [Table(*parts) for parts in reports.REPORTS.get(name, reports.rl_report)(name, results)]
+    return [Table(*parts) for parts in REPORTS.get(name, reports.rl_report)(name, results)]
 
 
 def provenance(results: Mapping[str, Results]) -> list[str]:
