@@ -122,6 +122,8 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
     (tmp_path / "trackio").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(sys, "path_importer_cache", {})
+    for name in ("trackio", "tensorboard"):  # what another test has imported would be found
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ValueError, match="trackio needs the package 'trackio', which is not installed; pip install"):
         check_trackers(specs("trackio"))
     with pytest.raises(ValueError, match=r"tensorboard needs the package 'tensorboard'.*revelm\[train\]"):
