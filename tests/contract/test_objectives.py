@@ -64,10 +64,10 @@ class Watched:
         self.model = model
         self.family, self.head = self.model.family, self.model.head
 
-    def body(self, tokens: Tensor, positions: Tensor, pattern: Any) -> Tensor:
+    def body(self, tokens: Tensor, positions: Tensor, pattern: Any, *, rows: Tensor) -> Tensor:
         self.features = self.model.body(tokens, positions, pattern)
         self.features.retain_grad()
-        return self.features
+        return self.features.flatten(0, 1)[rows]
 
 
 @lru_cache(maxsize=2)

@@ -79,8 +79,8 @@ def save_config(folder: Path, config: dict[str, Any]) -> Path:
     return file
 
 
-def saved_bytes(model: Any, rows: int, length: int) -> int:
-    """What autograd keeps of a forward, weights left out."""
+def saved_bytes(model: Any, rows: int, length: int, *, wanted: int | None = None) -> int:
+    """What autograd keeps of a forward, weights left out; features of all rows, or of the last ``wanted``."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -93,7 +93,8 @@ def saved_bytes(model: Any, rows: int, length: int) -> int:
     tokens = torch.arange(rows * length).view(rows, length) % 40
     positions = torch.arange(length).repeat(rows, 1)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.body(tokens, positions, None)
+        some = None if wanted is None else torch.arange(rows * length - wanted, rows * length)
+        model.body(tokens, positions, None, rows=some)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -109,9 +110,10 @@ def test_counts_are_those_of_the_model(name: str, is_tied: bool) -> None:
     assert found.weights == real
 
 
+@pytest.mark.parametrize("wanted", [None, 50])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", names("models"))
-def test_kept_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype) -> None:
+def test_kept_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype, wanted: int | None) -> None:
     """Catches a tensor that a layer saves and the plan does not know, or one that it no longer saves."""
     sizes = {"hidden_size": 64, "d_model": 64, "moe_intermediate_size": 16, "expert_intermediate_size": 16}
     config = {k: sizes.get(k, v) for k, v in official(name).items()}
@@ -119,18 +121,19 @@ def test_kept_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype)
     model = tiny(name, **{k: v for k, v in config.items() if k in sizes}).to(dtype).train()
     found = footprint_of(config, dtype)
     is_open = found.kind.attention == "full"  # and no padding here: everything is visible, no mask is made
-    planned = found.kept(rows * length, recomputes=False) + (0 if is_open else found.mask(rows, length))
-    assert planned == pytest.approx(saved_bytes(model, rows, length), rel=0.02)
+    planned = found.kept(rows * length, recomputes=False, wanted=wanted) + (0 if is_open else found.mask(rows, length))
+    assert planned == pytest.approx(saved_bytes(model, rows, length, wanted=wanted), rel=0.02)
 
 
-def test_recomputing_keeps_only_layer_inputs() -> None:
+@pytest.mark.parametrize("wanted", [None, 50])
+def test_recomputing_keeps_only_layer_inputs(wanted: int | None) -> None:
     """Catches a switch that is read and changes nothing, and a plan that does not believe in it."""
     model = tiny("sdar").train()
     model.decoder.recomputes_layers = True
     found = footprint_of(official("sdar"))
     angles = 2 * 96 * 2 * found.sizes.rope.dim * found.wide  # alive as arguments, though autograd does not hold them
-    planned = found.kept(2 * 96, recomputes=True) - angles
-    assert planned == pytest.approx(saved_bytes(model, 2, 96), rel=0.02)
+    planned = found.kept(2 * 96, recomputes=True, wanted=wanted) - angles
+    assert planned == pytest.approx(saved_bytes(model, 2, 96, wanted=wanted), rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["sdar", "llada", "sdar_moe", "llada2_moe"])

@@ -4,6 +4,7 @@ On a CPU lines of up to ``MAX_DENSE`` positions share one dense mask, which is f
 into parts (``revelm.models.chunked_attention``), so that no mask grows with the square of their length.
 """
 
+from copy import copy
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -52,6 +53,17 @@ class Visibility:
                 self.parts = parts(pattern, PART_QUERIES)
             else:
                 self.mask = additive(pattern.dense(), dtype)
+
+    def only(self, rows: Tensor) -> "Visibility":
+        """The same, where nobody reads what other rows than ``rows`` int64 [N], places in R x L, have mixed: parts
+        without any of them are left out, and their rows get zeros."""
+        if self.parts is None:
+            return self
+        length = self.pattern.stream.shape[1]
+        wanted = torch.zeros(self.pattern.stream.numel(), dtype=torch.bool).index_fill_(0, rows, True).view(-1, length)
+        found = copy(self)
+        found.parts = [part for part in self.parts if bool(wanted[part.line, part.queries].any())]
+        return found
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [R, L, H, D], key and value [R, L, Hkv, D] -> [R, L, H, D]; rows of padding have no meaning."""

@@ -2,7 +2,8 @@
 
 The shape that all supported families share; what differs between them is in ``DecoderConfig``. Norms and rotary angles
 compute in max(fp32, dtype). The attention pattern is an argument of the forward; so is the cache. Head and body are
-apart: callers run the head only on the rows whose logits they need.
+apart: callers run the head only on the rows whose logits they need. Where features of some rows are all that is wanted,
+the last layer gives the others' keys and values and nothing more: neither mixes them nor runs its feed-forward on them.
 """
 
 from dataclasses import dataclass
@@ -99,8 +100,10 @@ class Attention(nn.Module):
         norm = (lambda: RMSNorm(config.head_dim, config.rms_norm_eps)) if config.has_qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], seen: Visibility | Cache) -> Tensor:
-        """[R, L, hidden] -> [R, L, hidden]."""
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], seen: Visibility | Cache, rows: Tensor | None = None
+    ) -> Tensor:
+        """[R, L, hidden] -> [R, L, hidden]; with ``rows`` int64 [N], places in R x L, [N, hidden] of these."""
         shape = (*x.shape[:2], -1, self.head_dim)
         query, key, value = (part.view(shape) for part in self._project(x))
         query, key = rotate(self.q_norm(query), *angles), rotate(self.k_norm(key), *angles)
@@ -108,7 +111,7 @@ class Attention(nn.Module):
             mixed = seen.attend(query, key, value)
         else:
             mixed = seen.attend(self.layer, query, key, value)
-        return self.o_proj(mixed.flatten(2))
+        return self.o_proj(_at(mixed.flatten(2), rows))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.qkv_proj is not None:
@@ -129,10 +132,17 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], seen: Visibility | Cache) -> Tensor:
-        """[R, L, hidden] -> [R, L, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), angles, seen)
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], seen: Visibility | Cache, rows: Tensor | None = None
+    ) -> Tensor:
+        """[R, L, hidden] -> [R, L, hidden]; with ``rows`` int64 [N], places in R x L, [N, hidden] of these."""
+        x = _at(x, rows) + self.self_attn(self.input_layernorm(x), angles, seen, rows)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def _at(x: Tensor, rows: Tensor | None) -> Tensor:
+    """``x`` [R, L, D] itself, or its ``rows`` [N, D]."""
+    return x if rows is None else x.flatten(0, 1).index_select(0, rows)
 
 
 class Decoder(nn.Module):
@@ -149,11 +159,19 @@ class Decoder(nn.Module):
         self.rotary = Rotary(config.rope)
         self.recomputes_layers = False
 
-    def forward(self, tokens: Tensor, positions: Tensor, seen: Visibility | Cache) -> Tensor:
-        """tokens, positions int64 [R, L] -> features [R, L, hidden]; row i is what the network says at row i."""
+    def forward(
+        self, tokens: Tensor, positions: Tensor, seen: Visibility | Cache, rows: Tensor | None = None
+    ) -> Tensor:
+        """tokens, positions int64 [R, L] -> features [R, L, hidden]; row i is what the network says at row i.
+
+        ``rows`` int64 [N]: the places in R x L, possibly repeated, whose features [N, hidden] are all that is wanted.
+        """
         x = self.embed_tokens(tokens)
         angles = self.rotary(positions, x.dtype)
         recomputes = self.recomputes_layers and torch.is_grad_enabled()
-        for layer in self.layers:
-            x = checkpoint(layer, x, angles, seen, use_reentrant=False) if recomputes else layer(x, angles, seen)
+        for number, layer in enumerate(self.layers, 1):
+            inputs = (x, angles, seen)
+            if rows is not None and number == len(self.layers):
+                inputs = (x, angles, seen.only(rows) if isinstance(seen, Visibility) else seen, rows)
+            x = checkpoint(layer, *inputs, use_reentrant=False) if recomputes else layer(*inputs)
         return self.norm(x)

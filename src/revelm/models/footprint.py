@@ -121,25 +121,42 @@ class Footprint:
             return rows * length * length * self.narrow if self.is_dense else 0
         return max(length * PART_QUERIES * (self.narrow + 2), MAX_DENSE * MAX_DENSE * self.narrow)
 
-    def kept(self, positions: int, *, recomputes: bool) -> int:
-        """What autograd keeps of a forward over ``positions`` rows, attention masks not counted."""
-        layers = range(self.sizes.num_hidden_layers)
+    def kept(self, positions: int, *, recomputes: bool, wanted: int | None = None) -> int:
+        """What autograd keeps of a forward over ``positions`` rows, attention masks not counted.
+
+        ``wanted``: of so many rows alone features are asked for, where it is not all of them.
+        """
+        layers, hidden = range(self.sizes.num_hidden_layers), self.sizes.hidden_size
         if recomputes:
-            inside = len(layers) * self.sizes.hidden_size * self.narrow
+            inside = positions * len(layers) * hidden * self.narrow
         else:
-            inside = sum(self.kept_by_layer(i) for i in layers)
+            inside = positions * sum(self.kept_by_layer(i) for i in layers)
+            if wanted is not None:
+                inside += wanted * self.query * self.narrow - (positions - wanted) * self._kept_behind(layers[-1])
         angles = 2 * self.sizes.rope.dim * self.wide
-        aligned = self.sizes.hidden_size * self.narrow + INT64 if self.kind.is_shifted else 0
-        return positions * (inside + angles + self._norm(self.sizes.hidden_size, 1) + aligned + INT64)
+        if wanted is None:
+            aligned = positions * (hidden * self.narrow + INT64) if self.kind.is_shifted else 0
+        else:
+            aligned = wanted * INT64
+        return inside + positions * (angles + INT64) + aligned + (wanted or positions) * self._norm(hidden, 1)
 
     def kept_by_layer(self, layer: int) -> int:
         """Bytes per row that layer ``layer`` keeps for its backward pass."""
+        return self._kept_before() + self._kept_behind(layer)
+
+    def _kept_before(self) -> int:
+        """Up to the mixed values of attention: what every row has."""
         hidden, heads = self.sizes.hidden_size, self.sizes.num_attention_heads
         kept = self._norm(hidden, 1) + self._input(hidden, *EXPANDED)
         if self.sizes.has_qk_norm:
             kept += self._norm(self.query, heads) + self._norm(self.shared, self.sizes.num_key_value_heads)
         kept += 2 * (self.query + self.shared) * self.narrow + heads * self.wide  # q, k, v, output, log-sum-exp
-        kept += self._adapters(*EXPANDED, "o_proj") + self._norm(hidden, 1)
+        return kept + self._adapters(*EXPANDED)
+
+    def _kept_behind(self, layer: int) -> int:
+        """From there on: in the last layer, what rows have whose features are wanted."""
+        hidden = self.sizes.hidden_size
+        kept = self._adapters("o_proj") + self._norm(hidden, 1)
         experts = self._experts(layer)
         if experts is None:
             return kept + self._dense(hidden, self.sizes.intermediate_size)

@@ -49,20 +49,34 @@ class Backbone(nn.Module):
         """The compute dtype of the weights."""
         return self.decoder.embed_tokens.weight.dtype
 
-    def body(self, tokens: Tensor, positions: Tensor, pattern: Pattern | None, cache: Cache | None = None) -> Tensor:
+    def body(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        pattern: Pattern | None,
+        cache: Cache | None = None,
+        *,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """Features [R, L, hidden] of ``tokens`` int64 [R, L] at absolute ``positions`` [R, L].
 
         Row i is about token i, whatever the family's shift. Without a cache, ``pattern`` says who sees whom (the
-        family's own when None). With a cache, the cache does, and aligns the rows of shifted families.
+        family's own when None). With a cache, the cache does, and aligns the rows of shifted families. ``rows`` int64
+        [N], without a cache: the places in R x L whose features [N, hidden] are all that is wanted, which spares the
+        last layer the others.
         """
         if cache is not None:
             features = self.decoder(tokens, positions, cache)
             return cache.align(features) if self.family.is_shifted else features
         pattern = pattern or pattern_for(self.family, positions)
-        features = self.decoder(tokens, positions, Visibility(pattern, dtype=self.dtype, is_cuda=tokens.is_cuda))
-        if not self.family.is_shifted:
-            return features
-        return features.gather(1, predecessors(positions, pattern)[..., None].expand_as(features))
+        seen = Visibility(pattern, dtype=self.dtype, is_cuda=tokens.is_cuda)
+        source = predecessors(positions, pattern) if self.family.is_shifted else None
+        if rows is not None:
+            if source is not None:
+                rows = rows - rows % source.shape[1] + source.flatten()[rows]
+            return self.decoder(tokens, positions, seen, rows)
+        features = self.decoder(tokens, positions, seen)
+        return features if source is None else features.gather(1, source[..., None].expand_as(features))
 
 
 class LanguageModel(Backbone):

@@ -66,7 +66,7 @@ def score(
 
 def scored_features(model: Any, batch: Batch) -> Tensor:
     """What the body says at the scored positions of ``batch`` [N, D]."""
-    features: Tensor = model.body(batch.tokens, batch.positions, batch.pattern).flatten(0, 1)[batch.scored]
+    features: Tensor = model.body(batch.tokens, batch.positions, batch.pattern, rows=batch.scored)
     return features
 
 

@@ -26,7 +26,7 @@ def values(model: Any, batch: Batch, *, is_detached: bool = False) -> Tensor:
 
     ``model`` has ``body`` and ``value_head`` (``revelm.models.value.ValueModel``). ``is_detached``: in the head alone.
     """
-    features = model.body(batch.tokens, batch.positions, batch.pattern).flatten(0, 1)[batch.scored]
+    features = model.body(batch.tokens, batch.positions, batch.pattern, rows=batch.scored)
     found: Tensor = model.value_head(features.detach() if is_detached else features)
     return found
 

@@ -149,7 +149,7 @@ def _rows(unit: _Unit, first_place: int, model: Any) -> list[Row]:
 def _confidence(model: Any, batch: Batch, order_by: OrderBy) -> np.ndarray:
     """Log-probability of the target, or of the likeliest token, at every scored position, float64 [N]."""
     place = batch.to(model.device)
-    features = model.body(place.tokens, place.positions, place.pattern).flatten(0, 1)[place.scored]
+    features = model.body(place.tokens, place.positions, place.pattern, rows=place.scored)
     chunk, found = chunk_rows(model.family.vocab_size), []
     for first in range(0, len(features), chunk):
         part = slice(first, first + chunk)

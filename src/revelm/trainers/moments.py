@@ -74,7 +74,8 @@ def training(
     found, held = learner.found, learner.resting() if held is None else held
     sums = learner.trained * found.wide
     forward = {**held, **learner.borrowed(), GRADIENTS: sums, MASKS: found.mask(batch.rows, batch.length)}
-    forward[KEPT] = found.kept(batch.positions, recomputes=recomputes) + GRID_BYTES * batch.positions
+    kept = found.kept(batch.positions, recomputes=recomputes, wanted=batch.scored)
+    forward[KEPT] = kept + GRID_BYTES * batch.positions
     layers = range(found.sizes.num_hidden_layers)
     again = max(found.kept_by_layer(i) for i in layers) * batch.positions if recomputes else 0
     gradient = learner.scattered() or found.counts.largest * found.narrow
