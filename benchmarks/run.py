@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default="runs", help="folder for what was measured; stopped methods go on from there")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions of the speed benchmarks")
+    parser.add_argument("--cases", default="", help="update: only those whose names contain this, as in '8,192: 4 x 1'")
     words = parser.parse_args()
     parts = words.parts or PARTS
     if unknown := set(parts) - set(PARTS):
@@ -29,7 +30,8 @@ def main() -> None:
     if "canvases" in parts:
         canvases.show(canvases.benchmark(repeats=words.repeats, out=Path(words.out) / "canvases.json"))
     if "update" in parts:
-        update.show(update.benchmark(repeats=words.repeats, out=Path(words.out) / "update.json"))
+        found = update.benchmark(repeats=words.repeats, out=Path(words.out) / "update.json", only=words.cases)
+        update.show(found)
     if "methods" in parts:
         folder = str(Path(words.out) / "methods")
         methods.show(methods.benchmark(task=words.task, seeds=tuple(words.seeds), out=folder))

@@ -225,15 +225,21 @@ def padding() -> dict[str, dict[str, float]]:
     return found
 
 
-def benchmark(*, repeats: int = 3, out: str | Path | None = None) -> dict[str, Any]:
-    """Everything; written to ``out`` (JSON) when given."""
+def benchmark(*, repeats: int = 3, out: str | Path | None = None, only: str = "") -> dict[str, Any]:
+    """Everything, or the updates and long answers whose names contain ``only``; written to ``out`` (JSON) when given.
+
+    ValueError where no name does.
+    """
     from revelm.core.atomic import write_json_atomic
 
+    cases, long = ({name: case for name, case in all_.items() if only in name} for all_ in (CASES, LONG))
+    if not cases and not long:
+        raise ValueError(f"cases: no name contains {only!r}; there are {', '.join([*CASES, *LONG])}")
     result = {
         "repeats": repeats,
-        "cases": {name: compare(case, repeats if case.vocabulary < LARGE else 1) for name, case in CASES.items()},
-        "long": {name: child(case, OURS) for name, case in LONG.items()},
-        "padding": padding(),
+        "cases": {name: compare(case, repeats if case.vocabulary < LARGE else 1) for name, case in cases.items()},
+        "long": {name: child(case, OURS) for name, case in long.items()},
+        "padding": {} if only else padding(),
     }
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +268,7 @@ def show(result: Mapping[str, Any]) -> None:
     ragged = Table("answers", "one batch", "rows", "packed", "auto", title="padding of ragged rows, %; asked: <= 10")
     for name, shares in result["padding"].items():
         ragged.add_row(name, *(f"{100 * share:.1f}" for share in shares.values()))
-    Console(width=150).print(cases, long, ragged)
+    Console(width=150).print(*(table for table in (cases, long, ragged) if table.row_count))
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """``python -m benchmarks.paper EXPERIMENT``: trains and measures what is missing; ``tables`` writes what is there.
 
 EXPERIMENT: sft, rl (rl-b4, rl-b8, rl-full), value, shrinkage, enlarge, tpf, rollouts, echoes, estimators, or all.
-Every arm and seed leaves a file below ``--out``; whatever is interrupted goes on where it was. ``calibrate`` prints
+Every arm and seed leaves a file below ``--out``; whatever is interrupted goes on where it was. ``restore`` puts the
+results in a results.json (``--from``) back there, for a series that goes on on another machine. ``calibrate`` prints
 positions per update.
 """
 
@@ -13,7 +14,7 @@ from benchmarks.paper.arms import EXPERIMENTS, GROUPS
 from benchmarks.paper.place import Place
 from benchmarks.paper.protocol import SMOKE, WHOLE
 
-OTHER = ("calibrate", "tables")
+OTHER = ("calibrate", "restore", "tables")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -26,6 +27,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything, to see that it runs")
     parser.add_argument("--date", help="of the runs, for tables: 2026-11-21")
+    parser.add_argument("--from", dest="source", default=str(Path(__file__).parent / "results.json"),
+                        help="what to restore")  # fmt: skip
     parser.add_argument("--to", default=str(Path(__file__).parent), help="where tables go")
     given = parser.parse_args(words)
     out = Path(given.out or ("runs/paper-smoke" if given.smoke else "runs/paper")).resolve()
@@ -37,6 +40,10 @@ def main(words: list[str] | None = None) -> None:
         from benchmarks.paper.tables import write_tables
 
         write_tables(place, Path(given.to), date=given.date)
+    elif given.what == "restore":
+        from benchmarks.paper.restore import restore
+
+        print(f"{restore(place, Path(given.source))} results restored below {place.out}")
     elif given.what == "calibrate":
         from benchmarks.paper.calibrate import show
 

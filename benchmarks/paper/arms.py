@@ -174,7 +174,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "estimators": Experiment("(9) Directions and noise of the objectives' gradients", tuple(POLICIES)),
 }
+NOT_RL = ("sft", "value", "tpf", "estimators")  # experiments whose arms are no arms of reinforcement learning
 GROUPS: Mapping[str, tuple[str, ...]] = {"rl": ("rl-b4", "rl-b8", "rl-full"), "all": tuple(EXPERIMENTS)}
+
+
+def experiments_with(arm: str) -> tuple[str, ...]:
+    """The experiments in which ``arm`` is trained as an arm of reinforcement learning."""
+    return tuple(name for name, one in EXPERIMENTS.items() if name not in NOT_RL and arm in one.arms)
 
 
 def passes(changes: Mapping[str, Any]) -> int:

@@ -98,12 +98,13 @@ def _git(*words: str) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def hold_to_protocol(place: Place) -> dict[str, Any]:
+def hold_to_protocol(place: Place, state: dict[str, Any] | None = None) -> dict[str, Any]:
     """The state that everything in ``place`` is made under, written to ``protocol.json`` at its first use.
 
-    ValueError when it is another one now, and when there are results of an unknown one: numbers would not compare.
+    ``state``: the present one, if not given. ValueError when there is another one, and when there are results of an
+    unknown one: numbers would not compare.
     """
-    now, file = protocol_state(place.scale), place.out / PROTOCOL
+    now, file = state or protocol_state(place.scale), place.out / PROTOCOL
     with locked(place.out):
         known = read_result(file)
         if known is None:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.paper.arms import EXPERIMENTS, RL_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, NOT_RL, RL_ARMS, experiments_with
 from benchmarks.paper.experiments import Job, base_of, run_job
 from benchmarks.paper.place import Place, hold_to_protocol
+from benchmarks.paper.restore import known_compute
 from benchmarks.paper.training import trained, tuned_start
-
-NOT_RL = ("sft", "value", "tpf", "estimators")  # experiments whose arms are no arms of reinforcement learning
 
 
 def run_all(
@@ -34,6 +33,7 @@ def run_all(
     missing = [job for job in jobs if not job.is_done]
     starts = list(dict.fromkeys((base_of(job.experiment, job.arm), job.seed) for job in missing))
     budgets = list(dict.fromkeys((arm, job.seed) for job in missing if (arm := reference_of(job)) is not None))
+    budgets = [(arm, seed) for arm, seed in budgets if known_compute(arm, seed, place, experiments_with(arm)) is None]
     failed = 0
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         tasks: dict[Future[Any], str] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.arms import RL_ARMS, SAME_RUN, SFT_ARMS
+from benchmarks.paper.arms import RL_ARMS, SAME_RUN, SFT_ARMS, experiments_with
 from benchmarks.paper.compute import (
     collected_positions,
     compute_of,
@@ -34,6 +34,7 @@ from benchmarks.paper.protocol import (
     Scale,
     settings,
 )
+from benchmarks.paper.restore import known_compute
 from revelm.core.config import merge, parse_config, read_yaml
 from revelm.core.registry import build
 from revelm.core.types import Family
@@ -124,9 +125,13 @@ def rl_configs(name: str, seed: int, place: Place, start: Path) -> list[RLConfig
 
 
 def budget_of(name: str, seed: int, place: Place) -> float | None:
-    """What an arm is to spend: what its reference has spent, which is trained if it is not there; None: no limit."""
+    """What an arm is to spend: what its reference has spent, which is trained if there is no result of it; None: no
+    limit."""
     reference = RL_ARMS[SAME_RUN.get(name, name)].budget
-    return None if reference is None else compute_of(reference, trained(reference, seed, place))["compute"]
+    if reference is None:
+        return None
+    known = known_compute(reference, seed, place, experiments_with(reference))
+    return compute_of(reference, trained(reference, seed, place))["compute"] if known is None else known
 
 
 def trained(name: str, seed: int, place: Place) -> list[Path]:

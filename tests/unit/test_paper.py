@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper.arms import EXPERIMENTS, GROUPS, RL_ARMS, SAME_RUN, SFT_ARMS
+from benchmarks.paper.arms import EXPERIMENTS, GROUPS, NOT_RL, RL_ARMS, SAME_RUN, SFT_ARMS, experiments_with
 from benchmarks.paper.experiments import Job, base_of, run_job
 from benchmarks.paper.measuring import EVALUATION, Asking, arm_settings, columns_of, evaluated
 from benchmarks.paper.place import PROTOCOL, Place, digest, hold_to_protocol, protocol_state
-from benchmarks.paper.pool import NOT_RL
 from benchmarks.paper.protocol import (
     BASES,
     DECIDING,
@@ -23,7 +22,9 @@ from benchmarks.paper.protocol import (
     Scale,
     settings,
 )
+from benchmarks.paper.restore import known_compute, restore
 from benchmarks.paper.training import (
+    budget_of,
     is_finished,
     recipe,
     rl_configs,
@@ -188,6 +189,42 @@ def test_everything_is_made_under_one_protocol(tmp_path: Path) -> None:
     write_json_atomic(job.file, {"protocol": {**state, "source": "x"}})
     with pytest.raises(ValueError, match='source: "x" there'):
         run_job(job)
+
+
+def test_a_series_goes_on_elsewhere(tmp_path: Path) -> None:
+    """Catches results of another protocol that are taken in, results that are written over, arms that are trained again
+    for a budget that is known, and experiments in which another thing goes by an arm's name."""
+    place, file, state = Place(tmp_path / "out"), tmp_path / "results.json", protocol_state(WHOLE)
+    one, other = ({"protocol": state, "cost": {"compute": spent}} for spent in (7.0, 8.0))
+    known = {"rl-b4": {"b4-trace": {"10": one}}, "sft": {"b4-trace": {"10": other}}}
+    write_json_atomic(file, {"results": known})
+    assert restore(place, file) == 2
+    assert restore(place, file) == 0
+    assert Job("rl-b4", "b4-trace", 10, place).known() == one
+    assert hold_to_protocol(place) == state
+    assert experiments_with("b4-trace") == ("rl-b4", "rollouts")
+    assert known_compute("b4-trace", 10, place, ("rollouts", "rl-b4")) == 7.0
+    assert known_compute("b4-trace", 11, place, ("rollouts", "rl-b4")) is None
+    assert (budget_of("b4-random", 10, place), budget_of("b4-trace", 10, place)) == (7.0, None)
+    write_json_atomic(file, {"results": {"rl-b4": {"b4-trace": {"10": other, "11": one}}}})
+    with pytest.raises(ValueError, match=r"b4-trace-10\.json is there and differs"):
+        restore(place, file)
+    assert not place.result("rl-b4", "b4-trace", 11).exists()
+    changed = {**one, "protocol": {**state, "source": "x"}}
+    for seeds in ({"12": changed}, {"10": one, "12": changed}):
+        write_json_atomic(file, {"results": {"rl-b4": {"b4-trace": seeds}}})
+        with pytest.raises(ValueError, match=r'\(source: "'):
+            restore(place, file)
+    assert not place.result("rl-b4", "b4-trace", 12).exists()
+    write_json_atomic(file, {"results": {"rl-b4": {"b4-trace": {"12": changed}}}})
+    assert restore(Place(tmp_path / "earlier"), file) == 1
+    with pytest.raises(ValueError, match='source: "x" there'):
+        hold_to_protocol(Place(tmp_path / "earlier"))
+    file.write_text("[]", encoding="utf-8")
+    for wrong in (file, tmp_path / "none.json"):
+        with pytest.raises(ValueError, match="holds no results"):
+            restore(Place(tmp_path / "new"), wrong)
+    assert not (tmp_path / "new").exists()
 
 
 def test_hash_of_code(tmp_path: Path) -> None:

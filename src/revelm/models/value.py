@@ -63,9 +63,7 @@ class ValueModel(nn.Module):
         """The backbone's facts."""
         return self.backbone.family
 
-    def body(
-        self, tokens: Tensor, positions: Tensor, pattern: Pattern | None, *, rows: Tensor | None = None
-    ) -> Tensor:
+    def body(self, tokens: Tensor, positions: Tensor, pattern: Pattern | None, *, rows: Tensor | None = None) -> Tensor:
         """Features [R, L, hidden]; row i is about token i. With ``rows``, theirs alone (``Backbone.body``)."""
         return self.backbone.body(tokens, positions, pattern, rows=rows)
 
