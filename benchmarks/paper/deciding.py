@@ -1,6 +1,7 @@
 """The deciding comparison: plain TraceRL against random masking, per base, and whether there may be a verdict at all.
 
 Paired t-test over the seeds of the protocol, two-sided, p-values of the three bases corrected by Holm's procedure.
+Beside it, how the two arms go together over seeds.
 """
 
 import json
@@ -13,10 +14,14 @@ from benchmarks.paper.arms import EXPERIMENTS, RL_ARMS
 from benchmarks.paper.place import protocol_state
 from benchmarks.paper.protocol import BASES, DECIDING, LEVEL, TOLERANCE, WHOLE
 from benchmarks.paper.reports import Parts, Results, accuracy, over_seeds, signed
-from benchmarks.paper.statistics import Interval, holm, interval, paired, paired_p
+from benchmarks.paper.statistics import Interval, correlation, holm, interval, paired, paired_p
 
 TITLE = "Accuracy, TraceRL − random masking: paired by seed"
-COLUMNS = ("", "seeds", "difference", "compute", "p", "p (Holm)", "own intervals apart", "verdict")
+COLUMNS = ("", "seeds", "difference", "correlation", "compute", "p", "p (Holm)", "own intervals apart", "verdict")
+READING = """\
+Correlation: of the two arms' accuracies over seeds, which begin at the same start. Where it is high, the arms' own
+intervals are those of the starts, and overlap whatever the difference is.
+"""
 
 
 def obstacles(results: Mapping[str, Results]) -> list[str]:
@@ -79,5 +84,7 @@ def deciding_report(results: Mapping[str, Results]) -> Parts:
             one, other = (interval(list(values.values())) for values in pairs[name])
             is_apart = one.is_above(other) or other.is_above(one)
             cells = [f"{p:.4f}", f"{corrected:.4f}", "yes" if is_apart else "no", _verdict(known[name], corrected)]
-        rows.append((title, str(found.count), signed(found), "" if share is None else f"{share:.3f}", *cells))
+        shared = correlation(*pairs[name])
+        facts = ("" if one is None else f"{one:.{digits}f}" for one, digits in ((shared, 2), (share, 3)))
+        rows.append((title, str(found.count), signed(found), *facts, *cells))
     return (TITLE, COLUMNS, tuple(rows), (f"No verdict: {'; '.join(hindered)}.",) if hindered else ())

@@ -102,6 +102,15 @@ def paired(first: dict[int, float], second: dict[int, float]) -> Interval | None
     return interval([first[seed] - second[seed] for seed in both]) if both else None
 
 
+def correlation(first: dict[int, float], second: dict[int, float]) -> float | None:
+    """Pearson's, over the seeds that both have; None for fewer than three, and where either does not vary."""
+    both = sorted(first.keys() & second.keys())
+    x, y = (np.array([values[seed] for seed in both], dtype=np.float64) for values in (first, second))
+    if len(both) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
 def variance_over_seeds(curves: Sequence[Sequence[float]]) -> float:
     """Sample variance over runs at each step, averaged over steps; ``curves``: runs x steps, at least two runs."""
     return float(np.var(np.array(curves, dtype=np.float64), axis=0, ddof=1).mean())

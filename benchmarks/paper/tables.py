@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.paper import gradient_reports, plots, reports
 from benchmarks.paper.arms import EXPERIMENTS
-from benchmarks.paper.deciding import deciding_report
+from benchmarks.paper.deciding import READING, deciding_report
 from benchmarks.paper.place import Place, protocol_state, read_result
 from benchmarks.paper.protocol import WHOLE
 from revelm.core.atomic import write_json_atomic, write_text_atomic
@@ -100,7 +100,7 @@ def write_tables(place: Place, to: Path, *, date: str) -> None:
     parts.append(reports.READING)
     deciding = Table(*deciding_report(results))
     console.print("\n[bold]The deciding comparison", deciding.rich(), sep="\n")
-    parts += ["## The deciding comparison\n", deciding.markdown()]
+    parts += ["## The deciding comparison\n", READING, deciding.markdown()]
     for name, found in results.items():
         parts.append(f"## {EXPERIMENTS[name].title}\n")
         shown = tables_of(name, found)

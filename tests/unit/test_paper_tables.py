@@ -19,6 +19,7 @@ from benchmarks.paper.protocol import DECIDING, PRIMARY, SMOKE, WHOLE, settings
 from benchmarks.paper.statistics import (
     best_speed,
     common_accuracies,
+    correlation,
     gradient_noise,
     holm,
     interval,
@@ -196,7 +197,7 @@ def test_tables_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert f"## {experiment.title}\n" in text
     rows = [line for line in text.splitlines() if line.startswith("| random masking |")]
     assert "0.501 ± 0.001" in rows[0]
-    assert text.count("| 5 | +0.400 ± 0.000 | 0.978 | 0.0000 | 0.0000 | yes | TraceRL above |") == len(DECIDING)
+    assert text.count("| 5 | +0.400 ± 0.000 | 1.00 | 0.978 | 0.0000 | 0.0000 | yes | TraceRL above |") == len(DECIDING)
     assert "No verdict" not in text
     assert "| at-start, value | none (drowned, drowned, drowned) | 0 of 3 |" in text
     assert text.count("| random masking | 100 | 2.000 ± 0.000 | 0.800 ± 0.000 | 0.500 ± 0.000 |") == len(POLICIES)
@@ -210,6 +211,14 @@ def test_tables_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert {name: set(arms) for name, arms in raw.items()} == {n: set(e.arms) for n, e in EXPERIMENTS.items()}
     assert raw["rl-b4"]["b4-random"]["12"]["evaluations"][PRIMARY]["accuracy"] == pytest.approx(0.5)
     assert "random masking" in capsys.readouterr().out
+
+
+def test_correlation_by_hand() -> None:
+    """Catches values paired by place, and a number where there is none."""
+    found = correlation({10: 1.0, 11: 2.0, 12: 4.0, 13: 9.0}, {12: 5.0, 10: 3.0, 11: 1.0, 14: 7.0})
+    assert found == pytest.approx(4.0 / math.sqrt(42.0 / 9 * 8.0), rel=1e-12)
+    assert correlation({10: 1.0, 11: 2.0}, {10: 1.0, 11: 2.0}) is None
+    assert correlation({1: 1.0, 2: 1.0, 3: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0}) is None
 
 
 def test_results_that_are_there_are_enough(tmp_path: Path) -> None:
