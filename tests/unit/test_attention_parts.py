@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from revelm.masks.parts import parts
+from revelm.masks.parts import parts, runs
 from revelm.masks.visibility import CLEAN, PADDING, Pattern
 from revelm.models import attention
 from revelm.models.attention import MAX_DENSE, Visibility
@@ -119,6 +119,14 @@ def test_parts_hold_every_query_once_and_what_it_sees(seed: int, size: int) -> N
         labels = pattern.line(part.line)[:, part.queries]
         assert len(mine) <= size or bool((labels == labels[:, :1]).all())
     assert torch.equal(count, (pattern.sequence != PADDING).long())
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40))
+def test_runs_are_those_of_torch(seed: int, size: int) -> None:
+    """Catches a run that ends where only one of several labels changes, or one too few at an end."""
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (3, size)))
+    expected = labels.unique_consecutive(dim=1, return_inverse=True, return_counts=True)
+    assert all(torch.equal(mine, other) for mine, other in zip(runs(labels), expected, strict=True))
 
 
 def test_full_attention_needs_no_mask() -> None:

@@ -42,7 +42,7 @@ class Part:
     def seen(self, pattern: Pattern) -> Tensor:
         """Boolean [n, K]: which of the part's columns each of its queries sees."""
         labels = pattern.line(self.line)
-        distinct, home = labels[:, self.queries].unique_consecutive(dim=1, return_inverse=True)
+        distinct, home, _ = runs(labels[:, self.queries])
         return _visible(distinct, self.gather(labels.T).T)[home]
 
 
@@ -51,7 +51,7 @@ def parts(pattern: Pattern, size: int) -> list[Part]:
     found = []
     for line in range(len(pattern.stream)):
         labels = pattern.line(line)
-        distinct, counts = labels.unique_consecutive(dim=1, return_counts=True)
+        distinct, _, counts = runs(labels)
         last = 0
         for first, end in _pieces(distinct[2].tolist(), counts.tolist(), size):
             queries = slice(last, last + sum(counts[first:end].tolist()))
@@ -62,6 +62,18 @@ def parts(pattern: Pattern, size: int) -> list[Part]:
             columns = seen.any(dim=0).nonzero()[:, 0]
             found.append(Part(line, queries, _ranges(columns), bool(seen[:, columns].all())))
     return found
+
+
+def runs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs of equal columns of ``labels`` int64 [k, n]: labels [k, r] of each, the run of every column [n], sizes [r].
+
+    What ``unique_consecutive`` with an axis gives, which compares columns one by one.
+    """
+    is_first = torch.ones(labels.shape[1], dtype=torch.bool, device=labels.device)
+    is_first[1:] = (labels[:, 1:] != labels[:, :-1]).any(dim=0)
+    first = is_first.nonzero()[:, 0]
+    sizes = torch.diff(first, append=first.new_tensor([labels.shape[1]]))
+    return labels[:, first], is_first.cumsum(0) - 1, sizes
 
 
 def _pieces(sequence: Sequence[int], counts: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
