@@ -5,6 +5,7 @@ about a quarter of an hour on two cores.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from benchmarks import canvases, engine, methods, update
@@ -25,12 +26,19 @@ def main() -> None:
     parts = words.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts {sorted(unknown)}; allowed: {', '.join(PARTS)}")
+    if words.cases and "update" not in words.parts:
+        parser.error("--cases is about the part update; name it")
+    try:
+        update.chosen(words.cases)
+    except ValueError as error:
+        parser.error(f"--cases: {error}")
     if "engine" in parts:
         engine.show(engine.benchmark(repeats=words.repeats, out=Path(words.out) / "engine.json"))
     if "canvases" in parts:
         canvases.show(canvases.benchmark(repeats=words.repeats, out=Path(words.out) / "canvases.json"))
     if "update" in parts:
-        found = update.benchmark(repeats=words.repeats, out=Path(words.out) / "update.json", only=words.cases)
+        file = "-".join(["update", *re.findall(r"\w+", words.cases)]) + ".json"  # some cases have a file of their own
+        found = update.benchmark(repeats=words.repeats, out=Path(words.out) / file, only=words.cases)
         update.show(found)
     if "methods" in parts:
         folder = str(Path(words.out) / "methods")

@@ -225,16 +225,19 @@ def padding() -> dict[str, dict[str, float]]:
     return found
 
 
-def benchmark(*, repeats: int = 3, out: str | Path | None = None, only: str = "") -> dict[str, Any]:
-    """Everything, or the updates and long answers whose names contain ``only``; written to ``out`` (JSON) when given.
+def chosen(only: str) -> tuple[dict[str, Case], dict[str, Case]]:
+    """Updates and long answers whose names contain ``only``. ValueError where no name does."""
+    cases, long = ({name: case for name, case in known.items() if only in name} for known in (CASES, LONG))
+    if not cases and not long:
+        raise ValueError(f"no name contains {only!r}; there are {'; '.join([*CASES, *LONG])}")
+    return cases, long
 
-    ValueError where no name does.
-    """
+
+def benchmark(*, repeats: int = 3, out: str | Path | None = None, only: str = "") -> dict[str, Any]:
+    """Everything, or what is ``chosen``; written to ``out`` (JSON) when given."""
     from revelm.core.atomic import write_json_atomic
 
-    cases, long = ({name: case for name, case in all_.items() if only in name} for all_ in (CASES, LONG))
-    if not cases and not long:
-        raise ValueError(f"cases: no name contains {only!r}; there are {', '.join([*CASES, *LONG])}")
+    cases, long = chosen(only)
     result = {
         "repeats": repeats,
         "cases": {name: compare(case, repeats if case.vocabulary < LARGE else 1) for name, case in cases.items()},

@@ -3,13 +3,15 @@
 A series takes hours, and its models are not kept. ``results.json``, which is, has every number of every arm and seed;
 what an arm still to be trained needs of others, the budget that its reference has spent, is among them. Starts are
 trained again. Whether they are the same is there to be seen: every result has its start's accuracies. The folder is
-held to the protocol of what is restored: the series goes on from a checkout of that commit.
+held to the protocol of what is restored: the series goes on from a checkout of that commit (one of before this file
+was there trains the reference arms again to know what they have spent).
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.arms import EXPERIMENTS
 from benchmarks.paper.place import Place, check_state, hold_to_protocol, protocol_state, read_result
 from revelm.core.atomic import write_json_atomic
 
@@ -22,17 +24,20 @@ def restore(place: Place, file: Path) -> int:
     """
     try:
         known = json.loads(file.read_text(encoding="utf-8"))["results"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        found: dict[Path, Any] = {
+            place.result(experiment, arm, int(seed)): {**result, "protocol": dict(result["protocol"])}
+            for experiment, arms in known.items()
+            for arm, seeds in arms.items()
+            for seed, result in seeds.items()
+            if arm in EXPERIMENTS[experiment].arms
+        }
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"file: {file} holds no results ({type(error).__name__}); give a results.json") from error
-    found: dict[Path, Any] = {
-        place.result(experiment, arm, int(seed)): result
-        for experiment, arms in known.items()
-        for arm, seeds in arms.items()
-        for seed, result in seeds.items()
-    }
     states = [result["protocol"] for result in found.values()]
     for target, result in found.items():
         check_state(states[0], result["protocol"], file)
+        if result["protocol"].get("scale") != protocol_state(place.scale)["scale"]:
+            raise ValueError(f"file: {file} holds results of another scale; restore them with or without --smoke")
         if (there := read_result(target)) is not None and there != result:
             raise ValueError(f"out: {target} is there and differs from {file}; give another folder")
     if states:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from revelm.cli.main import VERBS, build_parser
+from revelm.cli.main import VERBS, build_parser, main
 from revelm.core import registry
 from revelm.core.config import Schema, apply_overrides, merge, parse_config
 from revelm.core.validation import ALIASES
@@ -24,6 +25,7 @@ from revelm.engine.settings import Approximate, Exact
 from revelm.eval.config import EvalConfig, SettingSpec
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.curriculum import CurriculumConfig, stages_of
+from tests.official_sizes import SIZES
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -265,3 +267,14 @@ def test_every_page_is_in_the_navigation_and_every_verb_in_the_readme() -> None:
     verbs = [verb.__name__.rpartition(".")[2] for verb in VERBS]
     spelt = {"train": "sft", "evaluate": "eval", "listing": "ls"}
     assert [verb for verb in verbs if f"revelm {spelt.get(verb, verb)}" not in readme] == []
+
+
+def test_the_plan_in_the_readme_is_what_the_command_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches numbers of an earlier version."""
+    (tmp_path / "config.json").write_text(json.dumps(SIZES["sdar-1.7b"]), encoding="utf-8")
+    recipe = str(ROOT / "recipes" / "sft-chain.yaml")
+    words = ["plan", recipe, f"model.path={tmp_path}", "--row-length", "1024", "--memory", "24GiB"]
+    assert main(words) == 3
+    said = [line.rstrip() for line in capsys.readouterr().out.strip().splitlines()]
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("```text\nsdar: ")[1].partition("\n```")[0]
+    assert f"sdar: {shown}".splitlines() == said

@@ -169,8 +169,14 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad: float, dtype:
     assert (optimizer.updates, optimizer.skipped) == (2, 2)
     for _ in range(2):
         optimizer.step([linear(model, bad)], 1.0)
+    optimizer.check_finite()
+    optimizer.step([linear(model, bad)], 1.0)
     with pytest.raises(FloatingPointError, match=r"at update 3, 3 times in a row .*unchanged since update 2"):
-        optimizer.step([linear(model, bad)], 1.0)
+        optimizer.check_finite()
+    again = Optimizer(model, optimizer.spec, total_updates=4)
+    again.load_state(optimizer.state())
+    assert (again.updates, again.skipped, again.skipped_in_a_row) == (2, 5, 0)
+    again.check_finite()
 
 
 def test_a_loss_that_is_not_finite_is_skipped_with_a_finite_gradient() -> None:

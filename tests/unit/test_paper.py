@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,10 +221,21 @@ def test_a_series_goes_on_elsewhere(tmp_path: Path) -> None:
     assert restore(Place(tmp_path / "earlier"), file) == 1
     with pytest.raises(ValueError, match='source: "x" there'):
         hold_to_protocol(Place(tmp_path / "earlier"))
-    file.write_text("[]", encoding="utf-8")
-    for wrong in (file, tmp_path / "none.json"):
+    with pytest.raises(ValueError, match="of another scale"):
+        restore(Place(tmp_path / "smoke", SMOKE), file)
+    wrongs: list[Any] = [
+        [],
+        {"results": []},
+        {"results": {"rl-b4": [1]}},
+        {"results": {"../x": {"b4-trace": {"10": one}}}},
+    ]
+    wrongs += [{"results": {"rl-b4": {"b4-trace": seeds}}} for seeds in ({"x": one}, {"10": {}}, {"10": 1})]
+    for wrong in wrongs:
+        write_json_atomic(file, wrong)
         with pytest.raises(ValueError, match="holds no results"):
-            restore(Place(tmp_path / "new"), wrong)
+            restore(Place(tmp_path / "new"), file)
+    with pytest.raises(ValueError, match="holds no results"):
+        restore(Place(tmp_path / "new"), tmp_path / "none.json")
     assert not (tmp_path / "new").exists()
 
 

@@ -125,6 +125,13 @@ def test_kept_activations_are_what_autograd_keeps(name: str, dtype: torch.dtype,
     assert planned == pytest.approx(saved_bytes(model, rows, length, wanted=wanted), rel=0.02)
 
 
+def test_more_wanted_rows_keep_more() -> None:
+    """Catches none taken for all."""
+    found = footprint_of(official("sdar"))
+    kept = [found.kept(100, recomputes=False, wanted=wanted) for wanted in range(101)]
+    assert kept == sorted(kept)
+
+
 @pytest.mark.parametrize("wanted", [None, 50])
 def test_recomputing_keeps_only_layer_inputs(wanted: int | None) -> None:
     """Catches a switch that is read and changes nothing, and a plan that does not believe in it."""

@@ -3,7 +3,7 @@
 The shape that all supported families share; what differs between them is in ``DecoderConfig``. Norms and rotary angles
 compute in max(fp32, dtype). The attention pattern is an argument of the forward; so is the cache. Head and body are
 apart: callers run the head only on the rows whose logits they need. Where features of some rows are all that is wanted,
-the last layer gives the others' keys and values and nothing more: neither mixes them nor runs its feed-forward on them.
+the last layer's output projection and feed-forward run on these alone; of the others it takes keys and values.
 """
 
 from dataclasses import dataclass

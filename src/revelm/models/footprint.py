@@ -132,13 +132,15 @@ class Footprint:
         else:
             inside = positions * sum(self.kept_by_layer(i) for i in layers)
             if wanted is not None:
-                inside += wanted * self.query * self.narrow - (positions - wanted) * self._kept_behind(layers[-1])
+                inside += wanted * self._input(self.query, "o_proj")
+                inside -= (positions - wanted) * self._kept_behind(layers[-1])
         angles = 2 * self.sizes.rope.dim * self.wide
         if wanted is None:
             aligned = positions * (hidden * self.narrow + INT64) if self.kind.is_shifted else 0
         else:
             aligned = wanted * INT64
-        return inside + positions * (angles + INT64) + aligned + (wanted or positions) * self._norm(hidden, 1)
+        ends = positions if wanted is None else wanted
+        return inside + positions * (angles + INT64) + aligned + ends * self._norm(hidden, 1)
 
     def kept_by_layer(self, layer: int) -> int:
         """Bytes per row that layer ``layer`` keeps for its backward pass."""

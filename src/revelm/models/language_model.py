@@ -66,6 +66,7 @@ class Backbone(nn.Module):
         last layer the others.
         """
         if cache is not None:
+            assert rows is None, "a cache's rows are all wanted"
             features = self.decoder(tokens, positions, cache)
             return cache.align(features) if self.family.is_shifted else features
         pattern = pattern or pattern_for(self.family, positions)

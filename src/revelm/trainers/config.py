@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from revelm.core.config import Schema, Spec
+from revelm.engine.request import DEFAULT_NEW_TOKENS
 from revelm.eval.config import CacheField, EvaluationSpec, SettingSpec, any_cache
 from revelm.models.lora import LoraSpec
 from revelm.objectives.packing import Packing
@@ -227,7 +228,8 @@ class RLConfig(RunConfig):
     @model_validator(mode="after")
     def _check_shaping(self) -> "RLConfig":
         buffer = self.shaping.overlong_buffer
-        if buffer and buffer >= (limit := self.rollout.sampling().max_new_tokens):
+        limit = self.rollout.sampling().max_new_tokens or DEFAULT_NEW_TOKENS
+        if buffer >= limit:
             raise ValueError(
                 f"shaping.overlong_buffer is {buffer}, but an answer has at most {limit} tokens "
                 "(rollout.max_new_tokens); must be less"

@@ -118,6 +118,8 @@ def stages_of(config: CurriculumConfig) -> list[Stage]:
             raise ValueError(f"{where}.kind: {kind!r} is not known{choices(str(kind), KINDS)}")
         values = stage_values(config, name)
         _check_given(given, where, is_first=not found)
+        if not isinstance(values.get("model"), dict):
+            raise ValueError(f"{where}.model: {values.get('model')!r} is no mapping of fields; leave it out")
         values["model"] |= {"path": _beginning(config, found[-1] if found else None, given, where)}
         try:
             parsed = parse_config(KINDS[kind], values | {"out": str(Path(config.out) / name), "resume": True})

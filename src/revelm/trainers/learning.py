@@ -25,6 +25,9 @@ from revelm.trainers.session import Session
 from revelm.trainers.update import columns, update
 
 Shares = list[list[Batch]]
+# In a run's cursor: updates in which a head on the policy's features warmed up alone. The policy's schedule, its own
+# warm-up above all, begins behind them, as it does where the critic has an optimiser of its own.
+HEAD_UPDATES = "head_updates"
 
 
 def learn(session: Session, objective: RLObjective, episodes: Sequence[Episode], config: RLConfig) -> dict[str, float]:
@@ -52,7 +55,10 @@ def learn(session: Session, objective: RLObjective, episodes: Sequence[Episode],
             if is_value_alone:
                 return metrics
     asked = {"scoring": scoring, "makes_logits": not is_value_alone}
+    session.optimizer.schedule_from = 0 if is_value_alone else session.cursor.get(HEAD_UPDATES, 0)
     parts = [update(session.model, session.optimizer, judge, share, **asked) for share in shares]
+    if is_value_alone:
+        session.cursor[HEAD_UPDATES] = session.optimizer.updates
     means = {name: float(np.mean([part[name] for part in parts if name in part])) for part in parts for name in part}
     return metrics | with_explained_variance(means)
 

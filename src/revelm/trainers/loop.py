@@ -31,10 +31,11 @@ def train(session: Session, phase: str, step: Step, evaluation: Evaluation | Non
     with log, interruptible() as interrupt:
         while session.step < total and not is_stopped:
             began = perf_counter()
-            metrics = _taken(session, step, log)
+            metrics = step(log)
             session.step += 1
             with session.world.together():
                 log.write(session.step, {**metrics, "seconds": perf_counter() - began})
+            _check_finite(session)
             log.show(session.step, f"{shows} {metrics[shows]:.3f}" if shows in metrics else "")
             if evaluation is not None and session.is_due(session.config.eval_every):
                 _evaluate(session, evaluation, log)
@@ -54,13 +55,12 @@ def _log(session: Session, phase: str) -> RunLog:
     return RunLog(session.run, phase=phase, trackers=trackers, is_main=is_main, **places)
 
 
-def _taken(session: Session, step: Step, log: RunLog) -> Mapping[str, Any]:
-    """The metrics of a step. When its numbers are no longer finite, the steps before it are saved first."""
+def _check_finite(session: Session) -> None:
+    """Stop, at the end of a step, where updates are left out again and again; what was trained is saved first."""
     try:
-        return step(log)
+        session.check_finite()
     except FloatingPointError:  # of all processes at once
-        if session.step:
-            session.save()
+        session.save()
         raise
 
 

@@ -24,15 +24,16 @@ class Optimizer:
     The model's parameters keep their storage: updates are copied into them in place. What ``placement`` has put in
     shards has masters, moments and averages in shards; what beside it is whole in every process, such as the head of a
     critic, stays so. ``updates`` counts steps taken, ``skipped`` those that were not, as loss or gradient were not
-    finite. ``averages``: with ``ema_decay``, the moving averages of the
-    masters, average <- decay x average + (1 - decay) x master after every update, beginning at the first weights.
+    finite; the schedule begins at update ``schedule_from``. ``averages``: with ``ema_decay``, the moving averages of
+    the masters, average <- decay x average + (1 - decay) x master after every update, beginning at the first weights.
     """
 
     def __init__(
         self, model: nn.Module, spec: OptimizerSpec, *, total_updates: int, placement: Placement | None = None
     ) -> None:
         self.spec, self.total_updates, self.placement = spec, total_updates, placement or Placement()
-        self.updates = self.skipped = self.skipped_in_a_row = 0
+        self.updates = self.skipped = self.skipped_in_a_row = self.schedule_from = 0
+        self._trouble = ""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
         self.masters = [p if p.dtype in (torch.float32, torch.float64) else p.detach().float() for p in self.parameters]
@@ -51,12 +52,12 @@ class Optimizer:
 
         ``losses`` are called one after the other, each a micro-batch; with whole weights a process may have none.
         Returns grad_norm (before clipping), learning_rate, and skipped: 1 when loss or gradient were not finite, and
-        weights, moments and schedule were left as they are. FloatingPointError after ``max_skipped`` such in a row.
+        weights, moments and schedule were left as they are.
         """
         self._forget_gradients()
         total = self._accumulate(losses)
         norm = self._norm(count)
-        rate = learning_rate(self.spec, self.updates, self.total_updates)
+        rate = learning_rate(self.spec, self.updates - self.schedule_from, self.total_updates)
         found = {"grad_norm": float(norm), "learning_rate": rate}
         if not math.isfinite(found["grad_norm"]) or not math.isfinite(total):
             self._skip(total / count, found["grad_norm"])
@@ -107,11 +108,15 @@ class Optimizer:
         self._forget_gradients()
         self.skipped += 1
         self.skipped_in_a_row += 1
+        self._trouble = f"loss {loss}, gradient norm {norm} at update {self.updates + 1}"
+
+    def check_finite(self) -> None:
+        """FloatingPointError when the last ``max_skipped`` updates, or more, were left out."""
         if self.skipped_in_a_row >= self.spec.max_skipped:
             raise FloatingPointError(
-                f"loss {loss}, gradient norm {norm} at update {self.updates + 1}, {self.skipped_in_a_row} times in a "
-                f"row (optimizer.max_skipped); weights unchanged since update {self.updates}; lower "
-                "optimizer.learning_rate, or look at the data"
+                f"{self._trouble}, {self.skipped_in_a_row} times in a row (optimizer.max_skipped); weights unchanged "
+                f"since update {self.updates}; look at the data, or begin a run with a lower optimizer.learning_rate "
+                "at this one's last checkpoint (model.path)"
             )
 
     def _forget_gradients(self) -> None:
@@ -176,4 +181,6 @@ class Optimizer:
         state = self.state()
         read(state)
         self.updates, self.skipped, self.skipped_in_a_row = state[COUNTS].tolist()
+        if self.skipped_in_a_row >= self.spec.max_skipped:  # where a run gave up, another look begins anew
+            self.skipped_in_a_row = 0
         self._copy_masters()

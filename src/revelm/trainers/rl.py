@@ -69,7 +69,6 @@ def _step(session: Session, engine: Engine, asker: Asker, log: RunLog) -> dict[s
         if session.step:
             session.save()
         raise
-    session.cursor["problems_drawn"] = found.problems_drawn
     metrics: dict[str, Any] = {**rollout_metrics(found.answers), **found.counts}
     metrics |= {"num_trained": float(len(found.episodes)), "seconds_rollout": perf_counter() - began}
     if session.is_due(config.rollout.save_every):
@@ -80,8 +79,10 @@ def _step(session: Session, engine: Engine, asker: Asker, log: RunLog) -> dict[s
     if not found.episodes:
         log.say(f"step {session.step + 1}: no answers carried a signal (all groups scored alike); no update")
         _check_idle(session)
-        return metrics
-    return metrics | learn(session, asker.objective, found.episodes, config)
+    else:
+        metrics |= learn(session, asker.objective, found.episodes, config)
+    session.cursor["problems_drawn"] = found.problems_drawn  # last: until a step is whole, none of it has been
+    return metrics
 
 
 def _check_idle(session: Session) -> None:

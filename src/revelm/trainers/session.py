@@ -130,6 +130,12 @@ class Session:
         if self.critic is not None:
             self.critic.save(folder)
 
+    def check_finite(self) -> None:
+        """FloatingPointError when the policy's or the critic's updates are left out again and again."""
+        self.optimizer.check_finite()
+        if self.critic is not None and self.critic.optimizer is not None:
+            self.critic.optimizer.check_finite()
+
     def is_due(self, every: int) -> bool:
         """Whether something that happens every ``every`` steps (0: never) is due after this one."""
         return every > 0 and self.step % every == 0
@@ -220,11 +226,11 @@ def _optimizers(
     critic = open_value_model(value, model, latest=start.latest)
     if value.backbone == "shared":
         placement = place(critic, layers, strategy=strategy, world=world, methods=("body",), root=model)
-        own, trained, idle = placement, critic, 0
+        own, trained = placement, critic
     else:
         placement = place(model, layers, strategy=strategy, world=world, methods=("body",))
         own, trained = place_value_model(critic, strategy=strategy, world=world), model
-        idle = updates // start.config.train.steps * value.warmup_steps
+    idle = updates // start.config.train.steps * value.warmup_steps
     optimizer = Optimizer(trained, spec, total_updates=updates - idle, placement=placement)
     total = updates * value.epochs
     opened = open_critic(value, critic, optimizer=spec, total_updates=total, placement=own, latest=start.latest)

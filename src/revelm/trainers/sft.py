@@ -5,7 +5,9 @@ which samples come next; noise is seeded by (run, step, sample). A resumed run t
 number of processes trains on the same rows.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +71,21 @@ def _evaluation(config: SFTConfig, start: Start, processes: world.World) -> Eval
     return plan_evaluation(task, config.eval, num_samples=config.eval_samples, **parts)
 
 
+def _samples(texts: Sequence[Text], places: Sequence[int]) -> list[Text]:
+    """The texts at ``places``. One that comes again in the same step, as few texts do, has noise of its own."""
+    seen: Counter[int] = Counter()
+    found = []
+    for i in places:
+        found.append(replace(texts[i], key=texts[i].key + len(texts) * seen[i]))
+        seen[i] += 1
+    return found
+
+
 def _step(session: Session, objective: Any, texts: list[Text], config: SFTConfig) -> dict[str, float]:
     first = session.step * config.batch_size
     places = stream(config.train.seed, range(first, first + config.batch_size), len(texts))
     seed = derive_seed(config.train.seed, "noise", session.step)
-    samples = [texts[i] for i in places]
+    samples = _samples(texts, places)
     batch = draw_batch(objective, samples, session.model.family, seed=seed, world=session.world)
     pieces = micro_batches(batch, session.train.max_positions, packing=session.train.packing) or [batch]
     positions = session.world.sum(float(batch.lengths.sum()))
