@@ -223,3 +223,40 @@ def test_state_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
     one, other = optimizer.state(), again.state()
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_rate_of_its_own_by_hand() -> None:
+    """Catches a parameter that keeps the common rate or schedule, and a gradient that is clipped with the others', or
+    they with it: Adam does not see the scale of a single gradient, so their second update tells."""
+    changes = {"schedule": "linear", "betas": (0.0, 0.0), "weight_decay": 0.0, "eps": 1.0}
+
+    def steps(own: float | None, scale: float) -> tuple[float, float, list[float]]:
+        model = Weights(0.0)
+        made = OptimizerSpec(**{"learning_rate": 0.01, "max_grad_norm": 1.0, **changes})
+        rates = None if own is None else {"bias": own}
+        optimizer = Optimizer(model, made, total_updates=3, own_rates=rates)
+        norms = []
+        for _ in range(2):
+            found = optimizer.step([lambda: 0.1 * model.matrix.sum() + scale * model.bias.sum()], 1.0)
+            norms.append(found["grad_norm"])
+        return float(model.matrix.detach()[0, 0]), float(model.bias.detach()[0]), norms
+
+    # without momentum and with eps = 1 an update is rate x g / (|g| + 1); rates 1 and 1/2 of the peak
+    matrix, bias, norms = steps(0.5, 100.0)
+    clipped = 1 / 3**0.5
+    assert matrix == pytest.approx(-0.015 * 0.1 / 1.1, rel=1e-4)
+    assert bias == pytest.approx(-0.75 * clipped / (clipped + 1), rel=1e-4)
+    assert norms == pytest.approx([0.1 * 6**0.5] * 2, rel=1e-6)
+    assert steps(None, 100.0)[0] > -1e-4, "clipped with a gradient that is a thousand times as large"
+    assert steps(0.01, 0.1)[:2] == pytest.approx(steps(None, 0.1)[:2], rel=1e-6)
+
+
+def test_a_bad_gradient_at_its_own_rate_is_skipped() -> None:
+    """Catches a guard that looks at the other parameters alone."""
+    model = Weights()
+    optimizer = Optimizer(model, spec(), total_updates=4, own_rates={"bias": 1.0})
+    assert optimizer.step([lambda: model.matrix.sum() + model.bias.prod().sqrt() * 0.0], 1.0)["skipped"] == 0.0
+    with torch.no_grad():
+        model.bias.zero_()
+    assert optimizer.step([lambda: model.matrix.sum() + model.bias.sqrt().sum()], 1.0)["skipped"] == 1.0
+    assert model.bias.tolist() == [0.0] * 3

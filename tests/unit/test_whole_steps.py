@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from revelm.core.config import parse_config
 from revelm.data.stream import stream
@@ -107,3 +108,15 @@ def test_a_soft_limit_without_a_limit(tmp_path: Path) -> None:
     assert config_of(tmp_path, shaping=shaping, **parts).rollout.max_new_tokens is None
     with pytest.raises(ValueError, match="overlong_buffer is 256, but an answer has at most 256 tokens"):
         config_of(tmp_path, shaping={**shaping, "overlong_buffer": 256}, **parts)
+
+
+@pytest.mark.parametrize(("backbone", "rate"), [("own", None), ("own", 0.02), ("shared", None), ("shared", 0.02)])
+def test_the_head_of_a_critic_has_a_rate_of_its_own(backbone: str, rate: float | None, tmp_path: Path) -> None:
+    """Catches a field that nothing reads: Adam's first step is as long as the rate, whatever the gradient."""
+    save_tiny(tmp_path / "model")
+    value = {"backbone": backbone, "head_learning_rate": rate} | ({"learning_rate": 4e-3} if backbone == "own" else {})
+    train = {"steps": 1, "max_positions": 200}
+    rl.run(config_of(tmp_path, value=value, updates_per_step=1, train=train))
+    head = load_file(tmp_path / "run" / "checkpoint-1" / "critic" / "value_head.safetensors")
+    expected = rate or {"own": 4e-3, "shared": 1e-3}[backbone]
+    assert float(next(iter(head.values())).abs().median()) == pytest.approx(expected, rel=0.02)

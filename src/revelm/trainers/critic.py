@@ -191,7 +191,7 @@ def open_critic(
     if spec.backbone == "shared":
         return Critic(spec, model, optimizer=None, placement=where)
     settings = optimizer.model_copy(update={"learning_rate": spec.learning_rate, "ema_decay": 0.0})
-    own = Optimizer(model, settings, total_updates=total_updates, placement=where)
+    own = Optimizer(model, settings, total_updates=total_updates, placement=where, own_rates=spec.own_rates)
     if latest is not None:
         restore_optimizer(latest / FOLDER, own)
     return Critic(spec, model, optimizer=own, placement=where)

@@ -26,12 +26,21 @@ class Optimizer:
     critic, stays so. ``updates`` counts steps taken, ``skipped`` those that were not, as loss or gradient were not
     finite; the schedule begins at update ``schedule_from``. ``averages``: with ``ema_decay``, the moving averages of
     the masters, average <- decay x average + (1 - decay) x master after every update, beginning at the first weights.
+    ``own_rates``: by name, of parameters that are whole everywhere and have a peak rate of their own, with the same
+    schedule. Each is clipped on its own, and is no part of ``grad_norm``.
     """
 
     def __init__(
-        self, model: nn.Module, spec: OptimizerSpec, *, total_updates: int, placement: Placement | None = None
+        self,
+        model: nn.Module,
+        spec: OptimizerSpec,
+        *,
+        total_updates: int,
+        placement: Placement | None = None,
+        own_rates: Mapping[str, float] | None = None,
     ) -> None:
         self.spec, self.total_updates, self.placement = spec, total_updates, placement or Placement()
+        self.own_rates = dict(own_rates or {})
         self.updates = self.skipped = self.skipped_in_a_row = self.schedule_from = 0
         self._trouble = ""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -43,6 +52,9 @@ class Optimizer:
         for part in self._parts(self.masters):
             groups.append({"params": [m for m in part if m.ndim > 1], "weight_decay": spec.weight_decay})
             groups.append({"params": [m for m in part if m.ndim <= 1], "weight_decay": 0.0})
+        for name, master in self._apart():
+            share = {"share": self.own_rates[name] / spec.learning_rate}
+            groups.append({"params": [master], "weight_decay": spec.weight_decay if master.ndim > 1 else 0.0, **share})
         self.adam = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=spec.learning_rate, betas=spec.betas, eps=spec.eps
         )
@@ -58,14 +70,16 @@ class Optimizer:
         total = self._accumulate(losses)
         norm = self._norm(count)
         rate = learning_rate(self.spec, self.updates - self.schedule_from, self.total_updates)
-        found = {"grad_norm": float(norm), "learning_rate": rate}
-        if not math.isfinite(found["grad_norm"]) or not math.isfinite(total):
+        found, apart = {"grad_norm": float(norm), "learning_rate": rate}, self._apart_norms(count)
+        if not all(map(math.isfinite, (found["grad_norm"], total, *map(float, apart)))):
             self._skip(total / count, found["grad_norm"])
             return found | {"skipped": 1.0}
         for part in self._parts(self.masters):
             nn.utils.clip_grads_with_norm_(part, self.spec.max_grad_norm, norm)
+        for (_, master), own in zip(self._apart(), apart, strict=True):
+            nn.utils.clip_grads_with_norm_([master], self.spec.max_grad_norm, own)
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self.adam.step()
         self.updates += 1
         self.skipped_in_a_row = 0
@@ -81,7 +95,7 @@ class Optimizer:
             value.backward()
             total = total + value.detach().double()
             self._widen_gradients()
-        sum_gradients(self._parts(self.masters)[0], self.placement.world)
+        sum_gradients([*self._parts(self.masters)[0], *(m for _, m in self._apart())], self.placement.world)
         return self.placement.world.sum(float(total))
 
     def _norm(self, count: float) -> Tensor:
@@ -97,11 +111,23 @@ class Optimizer:
         device = self.placement.world.device  # of nothing, the norm is a zero on the host
         return torch.stack([whole(norm).to(device) for norm in norms]).norm()
 
+    def _apart_norms(self, count: float) -> list[Tensor]:
+        """Divide the gradients of the parameters with their own rates by ``count``; the norm of each."""
+        gradients = [master.grad for _, master in self._apart()]
+        return [torch.zeros(()) if g is None else nn.utils.get_total_norm([g.div_(count)]) for g in gradients]
+
     def _parts(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """``tensors``, one for each parameter: whole ones, and shards; no operation takes both at once."""
-        pairs = list(zip(tensors, self._is_shard, strict=True))
-        parts = [[t for t, is_one in pairs if is_one == kind] for kind in (False, True)]
+        """``tensors``, one for each parameter without its own rate: whole ones, and shards; no operation takes both at
+        once."""
+        triples = list(zip(self.names, tensors, self._is_shard, strict=True))
+        parts = [
+            [t for n, t, is_one in triples if is_one == kind and n not in self.own_rates] for kind in (False, True)
+        ]
         return parts if self.placement.is_sharded else parts[:1]
+
+    def _apart(self) -> list[tuple[str, Tensor]]:
+        """Names and masters of the parameters with their own rates."""
+        return [(n, m) for n, m in zip(self.names, self.masters, strict=True) if n in self.own_rates]
 
     def _skip(self, loss: float, norm: float) -> None:
         """Count a step that is not taken. All processes know the same numbers, so all skip, and give up, together."""

@@ -231,7 +231,8 @@ def _optimizers(
         placement = place(model, layers, strategy=strategy, world=world, methods=("body",))
         own, trained = place_value_model(critic, strategy=strategy, world=world), model
     idle = updates // start.config.train.steps * value.warmup_steps
-    optimizer = Optimizer(trained, spec, total_updates=updates - idle, placement=placement)
+    rates = value.own_rates if value.backbone == "shared" else {}
+    optimizer = Optimizer(trained, spec, total_updates=updates - idle, placement=placement, own_rates=rates)
     total = updates * value.epochs
     opened = open_critic(value, critic, optimizer=spec, total_updates=total, placement=own, latest=start.latest)
     return optimizer, opened
