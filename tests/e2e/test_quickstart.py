@@ -27,7 +27,11 @@ def test_smoke_run_leaves_what_it_promises_and_resumes(task: str, tmp_path: Path
     assert "before RL" in page
     assert "after RL" in page
     load_model(tmp_path / "q")
-    assert len(read_trajectories(tmp_path / "q/eval-rl/trajectories/dynamic.parquet")) == 8
+    record = tmp_path / "q/eval-rl/trajectories/dynamic.parquet"
+    assert len(read_trajectories(record)) == 8
+    picture = tmp_path / "trace.svg"
+    assert main(["trace", "view", str(record), "--out", str(picture)]) == 0
+    assert "no tokenizer given" not in picture.read_text(encoding="utf-8")
     assert main(words) == 2
     before = (tmp_path / "q/rl/metrics.jsonl").read_bytes()
     assert main([*words, "--resume"]) == 0

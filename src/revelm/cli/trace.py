@@ -48,13 +48,17 @@ def view(words: argparse.Namespace) -> None:
 
 
 def tokenizer_of(model: str | None, run: Path) -> Any | None:
-    """The tokenizer of ``model``, else of the newest checkpoint of ``run``, else None."""
+    """The tokenizer of ``model``, else of the newest checkpoint of ``run`` or, as where ``run`` is an evaluation within
+    a run, of the folder above; else None."""
     from revelm.models.load import checkpoint_path, load_tokenizer, resolve_checkpoint
 
     if model is not None:
         return load_tokenizer(resolve_checkpoint(model))
-    try:
-        folder = checkpoint_path(run)
-    except ValueError:  # half a run directory, whose LATEST leads nowhere
-        return None
-    return load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None
+    for place in (run, run.parent):
+        try:
+            folder = checkpoint_path(place)
+        except ValueError:  # half a run directory, whose LATEST leads nowhere
+            return None
+        if (folder / "tokenizer_config.json").is_file():
+            return load_tokenizer(folder)
+    return None
