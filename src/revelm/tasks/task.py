@@ -38,6 +38,16 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class GuardedTask(Task, Protocol):
+    """A task whose verdicts can take long or crash: they are reached in worker processes (``revelm.rollout.workers``)."""
+
+    @property
+    def score_seconds(self) -> float:
+        """CPU seconds that a worker may use for one verdict; of wall clock time, ten times as many."""
+        ...
+
+
+@runtime_checkable
 class DemonstrationTask(Task, Protocol):
     """A task that can also show how its training problems are answered."""
 
