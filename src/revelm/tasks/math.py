@@ -17,6 +17,7 @@ from importlib.resources import files
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.math_answer import is_equal
+from revelm.rewards.math_score import SCORE_SECONDS, score_math
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
 from revelm.tasks.problem_files import Row, find_fields
@@ -63,6 +64,11 @@ class Math:
         """The short name under which results are reported."""
         return "math"
 
+    @property
+    def score_seconds(self) -> float:
+        """CPU seconds that a worker may use for one verdict."""
+        return SCORE_SECONDS
+
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         check_split(split)
@@ -75,9 +81,7 @@ class Math:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""
-        answer = last_boxed(completion.text)
-        correct = float(answer is not None and is_equal(problem.reference, answer))
-        return Score(correct, {"correct": correct, "has_box": float(answer is not None)})
+        return score_math(completion.text, problem.reference)
 
     def worked(self, problem: Problem) -> str:
         """The file's solution where it is right, else the boxed reference."""

@@ -1,0 +1,130 @@
+r"""Where in a text the final answer stands.
+
+Tried in this order, the first that finds something counts; which of them may be tried at all is ``sources``:
+
+box       the last balanced ``\boxed{...}`` or ``\fbox{...}``. Boxes that follow each other with nothing but a comma, a
+          semicolon, "and" or "or" between them are the parts of one answer, so that hedging ("\boxed{1} or \boxed{2}")
+          is an answer of two parts and not the second of them. Otherwise the last box counts alone.
+bare box  ``\boxed 7``, as some write it
+hash      what follows the last ``####``, up to the end of the line
+phrase    what follows the last "answer is", "answer:" or "answer =", up to the end of the sentence
+whole     the whole text, if it is one line of at most 100 characters without a sentence in it
+formula   the last ``$...$``, ``\(...\)``, ``$$...$$`` or ``\[...\]``
+number    the last number
+
+Thoughts do not count: the answer stands behind the last ``</think>``, and a thought that was begun and not ended holds
+none. For rewards only boxes count (``BOX``): a policy that may choose where its answer is found is paid for numbers
+that happen to come last. ``STATED`` adds what says of itself that it is the answer, ``ANYWHERE`` all the rest.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from revelm.rewards.boxed import Box, boxes
+
+Source = Literal["box", "bare box", "hash", "phrase", "whole", "formula", "number"]
+BOX: tuple[Source, ...] = ("box",)
+STATED: tuple[Source, ...] = ("box", "bare box", "hash", "phrase")
+ANYWHERE: tuple[Source, ...] = (*STATED, "whole", "formula", "number")
+
+_THOUGHT, _THOUGHT_END = "<think>", "</think>"
+_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]+)")
+_HASH = re.compile(r"####[ \t]*([^\n]+)")
+_PHRASE = re.compile(r"\banswer(?:\s+is|\s*[:=])\s*:?\s*", re.IGNORECASE)
+_SENTENCE = re.compile(r"[.!?](?=\s|$)|\n")  # a full stop inside a number does not end a sentence
+_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?(?:\d[\d,]*\.?\d*|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?%?")
+_SENTENCE_INSIDE = re.compile(r"[.!?:]\s|(?:[A-Za-z]{2,}\s+){4}")
+# What may stand between two boxes that are parts of one answer: signs of a formula, and one joining sign or word.
+_SIGNS = r"(?:\s|\$|\\[,;:! ]|\\q?quad|~|\*\*|\\[()\[\]])*"
+_JOINT = re.compile(rf"{_SIGNS}(?:[,;]|,?{_SIGNS}(?:\\text\s*\{{\s*(?:and|or)\s*\}}|and|or)){_SIGNS}")
+_MAX_JOINT = 40
+_MAX_WHOLE = 100
+_TAIL = 20_000  # characters at the end of a text in which all but boxes are looked for
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found, and how. ``parts``: the boxes of an answer in several of them, else one entry."""
+
+    text: str
+    source: Source
+    parts: tuple[str, ...] = ()
+
+
+def final_answer(text: str, *, sources: tuple[Source, ...] = STATED) -> Answer | None:
+    """The answer that a text gives; None where it gives none. Never raises; time is linear in the text."""
+    said = text.rpartition(_THOUGHT_END)[2]
+    if _THOUGHT in said:
+        return None
+    for source, find in _FINDERS.items():
+        if source in sources and (answer := find(said)) is not None:
+            return answer
+    return None
+
+
+def _box(text: str) -> Answer | None:
+    found = boxes(text)
+    if not found:
+        return None
+    chain = [found[-1]]
+    for box in reversed(found[:-1]):
+        if not _is_joined(text, box, chain[-1]):
+            break
+        chain.append(box)
+    parts = tuple(box.content(text) for box in reversed(chain))
+    return Answer(", ".join(parts), "box", parts)
+
+
+def _is_joined(text: str, first: Box, second: Box) -> bool:
+    between = text[first.end : second.start]
+    return 0 < len(between) <= _MAX_JOINT and _JOINT.fullmatch(between) is not None
+
+
+def _bare_box(text: str) -> Answer | None:
+    return _one(_last(_BARE_BOX, text), "bare box")
+
+
+def _hash(text: str) -> Answer | None:
+    return _one(_last(_HASH, text), "hash")
+
+
+def _phrase(text: str) -> Answer | None:
+    said = list(_PHRASE.finditer(tail := text[-_TAIL:]))
+    return _one(_SENTENCE.split(tail[said[-1].end() :], maxsplit=1)[0], "phrase") if said else None
+
+
+def _whole(text: str) -> Answer | None:
+    line = text.strip()
+    is_answer = 0 < len(line) <= _MAX_WHOLE and "\n" not in line and not _SENTENCE_INSIDE.search(line)
+    return _one(line, "whole") if is_answer else None
+
+
+def _formula(text: str) -> Answer | None:
+    return _one(_last(_FORMULA, text), "formula")
+
+
+def _number(text: str) -> Answer | None:
+    return _one(_last(_NUMBER, text), "number")
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    found = list(pattern.finditer(text[-_TAIL:]))
+    return next((group for group in found[-1].groups() if group), found[-1].group()) if found else None
+
+
+def _one(found: str | None, source: Source) -> Answer | None:
+    answer = (found or "").strip().strip("*").strip()
+    return Answer(answer, source, (answer,)) if answer else None
+
+
+_FINDERS = {
+    "box": _box,
+    "bare box": _bare_box,
+    "hash": _hash,
+    "phrase": _phrase,
+    "whole": _whole,
+    "formula": _formula,
+    "number": _number,
+}
