@@ -14,7 +14,7 @@ sample that comes with the package.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from random import Random
 from string import ascii_uppercase
@@ -132,7 +132,7 @@ def _speak_of_each_other(options: Sequence[str]) -> bool:
 def _options(row: Row, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Texts and labels of the options; letters where they have no labels of their own."""
     value = row.fields[field]
-    inner = Row(row.path, row.number, row.line, value) if isinstance(value, dict) else row
+    inner = replace(row, fields=value) if isinstance(value, dict) else row
     options = inner.texts("text" if isinstance(value, dict) else field)
     if not 2 <= len(options) <= _MAX_CHOICES:
         raise row.error(field, f"has {len(options)} options; expected 2 to {_MAX_CHOICES}")

@@ -1,53 +1,97 @@
-"""Problems from files: CSV or JSON Lines to rows of text, with errors that name the file, the row and the field.
+"""Problems from files and from the hub: rows of fields, with errors that name the file, the row and the field.
 
-Everything is read as text (a Sudoku keeps its leading zeros); the tasks check what the text means.
+The formats are those of `revelm.data.record_files`, the notation for the hub that of `revelm.data.hub_records`.
+Everything is read as text (a Sudoku keeps its leading zeros); the tasks check what the text means. A field inside
+another one is named with a dot, ``reward_model.ground_truth``.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
+
+from revelm.data.hub_records import hub_rows, parse_reference
+from revelm.data.record_files import FORMATS, format_of, place_of, read_records
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_FIELD = "task.data"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands (``number`` counts rows from 1, without a header) and its fields."""
+    """One row: where it stands (``number`` counts rows from 1, without a header) and its fields.
+
+    ``line``: None where the format has no lines.
+    """
 
     path: str
     number: int
-    line: int
+    line: int | None
     fields: Mapping[str, object]
 
     @property
     def name(self) -> str:
-        """The file's name without folder and suffix, for problem ids."""
-        return Path(self.path).stem
+        """The file's name without folder and suffixes, or the data set's, its configuration and split: for ids."""
+        if format_of(self.path) is None and (found := parse_reference(self.path)):
+            parts = (found.name.rpartition("/")[2], found.config, found.split)
+            return ".".join(part for part in parts if part)
+        return Path(self.path).name.removesuffix(".gz").rpartition(".")[0]
+
+    @property
+    def place(self) -> str:
+        """The file and the row, as errors say it."""
+        return place_of(self.path, self.number, self.line)
 
     def error(self, field: str, message: str) -> ValueError:
         """An error about one field of this row, to be raised by the caller."""
-        return ValueError(f"{self.path}, row {self.number} (line {self.line}), field {field!r}: {message}")
+        return ValueError(f"{self.place}, field {field!r}: {message}")
+
+    def get(self, field: str) -> object:
+        """The value of a field, which may be inside others (``a.b``); None where it is missing."""
+        if field in self.fields:
+            return self.fields[field]
+        value: object = self.fields
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def has(self, field: str) -> bool:
+        """Whether the row has the field, be its value null."""
+        outer, dot, inner = field.rpartition(".")
+        found = self.get(outer) if dot else None
+        return field in self.fields or (isinstance(found, Mapping) and inner in found)
 
     def text(self, field: str) -> str:
-        """The field as text, stripped. Raises ValueError where it is missing, empty, or neither text nor a number."""
-        if field not in self.fields:
-            found = ", ".join(sorted(self.fields)) or "none"
+        """The field as text, stripped.
+
+        Raises ValueError where it is missing, empty, neither text nor a number, or no text that can be written.
+        """
+        if not self.has(field):
+            found = ", ".join(sorted(map(str, self.fields))) or "none"
             raise self.error(field, f"missing; the row has: {found}. Add the field or rename a column")
-        value = self.fields[field]
+        value = self.get(field)
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self.error(field, f"expected text, not {value!r}")
-        if not str(value).strip():
+            raise self.error(field, f"expected text, not {_short(value)}")
+        text = str(value).strip()
+        if not text:
             raise self.error(field, "empty; fill it in or remove the row")
-        return str(value).strip()
+        if half := _SURROGATE.search(text):
+            raise self.error(field, f"character {half.start() + 1} is half of one (a lone surrogate); correct it")
+        return text
+
+    def optional_text(self, field: str) -> str:
+        """The field as text; "" where it is missing, empty, null or nan. Raises ValueError as ``text`` does."""
+        value = self.get(field)
+        is_absent = value is None or (isinstance(value, float) and isnan(value)) or not str(value).strip()
+        return "" if is_absent else self.text(field)
 
     def number_or_text(self, field: str) -> str:
         """The field as text where it may also be a decimal number; whole ones lose their point (27.0 is "27").
 
         A list is what it holds, joined by commas. Raises ValueError as ``text`` does, and for nan and infinity.
         """
-        value = self.fields.get(field)
+        value = self.get(field)
         if isinstance(value, list) and value:
             parts = [replace(self, fields={field: part}).number_or_text(field) for part in value]
             return ", ".join(parts)
@@ -59,42 +103,37 @@ class Row:
 
     def texts(self, field: str) -> tuple[str, ...]:
         """The field as a list of texts. Raises ValueError where it is none, or one of them is not text or empty."""
-        value = self.fields.get(field)
-        if field in self.fields and not isinstance(value, list):
-            raise self.error(field, f"expected a list of texts, not {str(value)[:60]!r}")
+        value = self.get(field)
+        if self.has(field) and not isinstance(value, list):
+            raise self.error(field, f"expected a list of texts, not {_short(value)}")
         items = value if isinstance(value, list) else [self.text(field)]
         return tuple(replace(self, fields={field: item}).number_or_text(field) for item in items)
 
 
 def read_rows(path: str) -> list[Row]:
-    """All rows of a ``.csv`` (with a header) or ``.jsonl`` file, at least one.
+    """All rows of a file, or of a data set on the hub (``owner/name:config[split]``), at least one.
 
-    Raises ValueError for a file that is missing, not UTF-8, malformed, without rows, or of another kind.
+    What exists as a file is read as one. Raises ValueError for what cannot be read, with the remedy.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    suffix = Path(path).suffix.lower()
-    if suffix not in readers:
-        raise ValueError(f"data={path!r}: expected a file name that ends in one of {', '.join(readers)}")
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"data={path!r}: cannot be read ({error.strerror}); give the path of a file") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data={path!r}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    rows = list(readers[suffix](path, text))
-    if not rows:
-        raise ValueError(f"data={path!r}: has no rows; expected at least one problem")
-    return rows
+    if Path(path).exists() or format_of(path) is not None:
+        records = enumerate(read_records(path, field=_FIELD), start=1)
+        return [Row(path, number, line, fields) for number, (line, fields) in records]
+    if parse_reference(path) is not None:
+        return [Row(path, number, None, fields) for number, fields in enumerate(hub_rows(path, field=_FIELD), start=1)]
+    raise ValueError(
+        f"{_FIELD}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, "
+        "or a data set of the hub, owner/name:config[split]"
+    )
 
 
 def find_fields(row: Row, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The first of the ``choices`` of which ``row`` has every field. Raises ValueError where it has none."""
     for fields in choices:
-        if all(field in row.fields for field in fields):
+        if all(row.has(field) for field in fields):
             return fields
     wanted = " or ".join(", ".join(fields) for fields in choices)
-    found = ", ".join(sorted(row.fields)) or "none"
-    raise ValueError(f"{row.path}, row {row.number} (line {row.line}): expected fields {wanted}; found: {found}")
+    found = ", ".join(sorted(map(str, row.fields))) or "none"
+    raise ValueError(f"{row.place}: expected fields {wanted}; found: {found}")
 
 
 def row_ids(rows: Sequence[Row], task: str, *, field: str | None = None) -> tuple[str, ...]:
@@ -113,39 +152,6 @@ def row_ids(rows: Sequence[Row], task: str, *, field: str | None = None) -> tupl
     return tuple(ids)
 
 
-def _csv_rows(path: str, text: str) -> Iterator[Row]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    number = 0
-    try:
-        for values in reader:
-            if not any(value.strip() for value in values):
-                continue
-            if header is None:
-                header = [value.strip() for value in values]
-                continue
-            number += 1
-            if len(values) != len(header):
-                raise ValueError(
-                    f"{path}, row {number} (line {reader.line_num}): has {len(values)} values, the header has "
-                    f"{len(header)} ({', '.join(header)}); make them equal"
-                )
-            yield Row(path, number, reader.line_num, dict(zip(header, values, strict=True)))
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _jsonl_rows(path: str, text: str) -> Iterator[Row]:
-    number = 0
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        number += 1
-        place = f"{path}, row {number} (line {line})"
-        try:
-            fields = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: not JSON ({error}); write one object a line") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{place}: expected a JSON object, not {content.strip()[:40]!r}")
-        yield Row(path, number, line, fields)
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
