@@ -23,6 +23,7 @@ from revelm.core.config import Schema, apply_overrides, merge, parse_config
 from revelm.core.validation import ALIASES
 from revelm.engine.settings import Approximate, Exact
 from revelm.eval.config import EvalConfig, SettingSpec
+from revelm.eval.jobs import jobs_of
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.curriculum import CurriculumConfig, stages_of
 from tests.official_sizes import SIZES
@@ -40,6 +41,7 @@ SECTIONS = {
     "EndpointSpec": "reward.judge",
     "EvalConfig": "eval",
     "EvaluationSpec": "eval",
+    "Expected": "expected",
     "JudgeSpec": "reward.judge",
     "LoraSpec": "model.lora",
     "ModelSpec": "model",
@@ -52,6 +54,7 @@ SECTIONS = {
     "SFTConfig": "revelm sft",
     "SettingSpec": "How answers are drawn",
     "ShapingSpec": "shaping",
+    "TaskEntry": "tasks",
     "TrackerSpec": "trackers",
     "TrainSpec": "train",
     "ValueSpec": "value",
@@ -210,7 +213,8 @@ def recipe_errors(block: Mapping[str, Any]) -> str:
             lambda given: stages_of(parse_config(CurriculumConfig, given)),
             {"model": {"path": "m"}, "out": "o", "task": "chain"},
         ),
-        (partial(parse_config, EvalConfig), {"model": "m", "task": "chain"}),
+        (lambda given: jobs_of(parse_config(EvalConfig, given)), {"model": "m"}),
+        (lambda given: jobs_of(parse_config(EvalConfig, given)), {"model": "m", "task": "chain"}),
         (partial(parse_config, SettingSpec), {}),
     ):
         try:

@@ -13,6 +13,7 @@ from revelm.core.registry import build
 from revelm.core.types import Family
 from revelm.data.tokenizer import save_tokenizer
 from revelm.eval.config import EvalConfig, EvaluationSpec
+from revelm.eval.jobs import jobs_of
 from revelm.models.load import read_family
 from revelm.trainers.config import RLConfig, SFTConfig
 from revelm.trainers.curriculum import CurriculumConfig, check_stages, stages_of
@@ -100,8 +101,9 @@ def test_recipe_builds(recipe: Path) -> None:
         for stage in stages_of(loaded):
             (check_sft if stage.kind == "sft" else check_rl)(stage.config)
     elif isinstance(loaded, EvalConfig):
-        build("tasks", loaded.task, field="task")
-        check_eval(loaded)
+        for job in jobs_of(loaded):
+            build("tasks", job.spec, field=job.address)
+            check_eval(job.asked)
 
 
 @pytest.mark.parametrize("recipe", LAUNCHED, ids=lambda r: r.stem)

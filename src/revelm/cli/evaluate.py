@@ -48,7 +48,7 @@ def call(words: argparse.Namespace) -> None:
     config = load_config(
         EvalConfig, words.recipe, [*words.overrides, *options], defaults={"task": known} if known else {}
     )
-    if known.get("kind") == config.task["kind"]:
+    if config.task is not None and known.get("kind") == config.task["kind"]:
         config = config.model_copy(update={"task": {**known, **config.task}})
     from revelm.eval.run import evaluate_config
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from revelm.core.config import Schema, Spec
 from revelm.core.registry import build
@@ -51,6 +51,10 @@ class SettingSpec(Schema):
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
 
+    def within(self, **limits: int | None) -> "SettingSpec":
+        """This setting, with those of ``limits`` about which it says nothing."""
+        return self.model_copy(update={name: value for name, value in limits.items() if vars(self)[name] is None})
+
     def sampling(self, seed: int = 0) -> Sampling:
         """The engine's settings. ValueError names a rule that does not exist, cannot be built or does not go along."""
         given: dict[str, Any] = {name: vars(self)[name] for name in SettingSpec.model_fields if name != "rule"}
@@ -73,13 +77,15 @@ def standard_settings(**limits: int | None) -> dict[str, SettingSpec]:
 class EvaluationSpec(Schema):
     """How much to evaluate, and how. ``settings``: by name; the three standard ones when empty.
 
-    ``max_new_tokens`` and ``block_size`` (full attention: positions decoded at a time) are those of the standard ones.
-    ``cache``: of the engine, for all settings.
+    ``max_new_tokens`` and ``block_size`` (full attention: positions decoded at a time) are those of settings that say
+    nothing about them. ``pass_at``: the k of pass@k and majority@k; empty: powers of two up to
+    ``samples_per_problem``, and that itself. ``cache``: of the engine, for all settings.
     """
 
     split: Literal["train", "test"] = "test"
     num_problems: int | None = Field(None, ge=1)
     samples_per_problem: int = Field(1, ge=1)
+    pass_at: tuple[PositiveInt, ...] = ()
     settings: dict[str, SettingSpec] = Field(default_factory=dict)
     max_new_tokens: int | None = Field(None, ge=1)
     block_size: int | None = Field(None, ge=1)
@@ -89,14 +95,56 @@ class EvaluationSpec(Schema):
 
     def named_settings(self) -> dict[str, SettingSpec]:
         """The settings to run."""
-        return dict(self.settings) or standard_settings(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
+        if not self.settings:
+            return standard_settings(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
+        limits = {"max_new_tokens": self.max_new_tokens, "block_size": self.block_size}
+        return {name: setting.within(**limits) for name, setting in self.settings.items()}
+
+
+class Expected(Schema):
+    """A published accuracy, to be compared with. ``source``: where it stands.
+
+    ``num_answers``: how many answers it is a mean of (problems times runs), from which its own sampling error follows;
+    None: taken as exact.
+    """
+
+    accuracy: float = Field(ge=0, le=1)
+    source: str
+    num_answers: int | None = Field(None, ge=1)
+
+
+class TaskEntry(Schema):
+    """One of several tasks. ``task``: its component; ``kind`` is the name of the entry unless it is given.
+
+    What is None or empty is as in the evaluation around it. ``settings``: which of that evaluation's are asked, and
+    what each of them has otherwise here; one that is not among those is new. ``expected``: by setting.
+    """
+
+    task: Spec = Field(default_factory=dict)
+    split: Literal["train", "test"] | None = None
+    num_problems: int | None = Field(None, ge=1)
+    samples_per_problem: int | None = Field(None, ge=1)
+    pass_at: tuple[PositiveInt, ...] = ()
+    settings: dict[str, SettingSpec] = Field(default_factory=dict)
+    max_new_tokens: int | None = Field(None, ge=1)
+    block_size: int | None = Field(None, ge=1)
+    seed: int | None = None
+    expected: dict[str, Expected] = Field(default_factory=dict)
 
 
 class EvalConfig(EvaluationSpec):
-    """One evaluation of a checkpoint on a task. ``out``: a folder for summary.json and trajectories."""
+    """One evaluation of a checkpoint on one ``task`` or on several ``tasks``, by name.
+
+    ``expected``: of ``task``, by setting. ``out``: a folder for all that was found (``revelm.eval.store``); ``resume``:
+    go on with what is there. ``save_every``: problems between saves; None: as many as give four answers to each slot.
+    """
 
     model: str
-    task: Spec
+    task: Spec | None = None
+    tasks: dict[str, TaskEntry] = Field(default_factory=dict)
+    expected: dict[str, Expected] = Field(default_factory=dict)
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     device: str = "cpu"
     out: str | None = None
+    resume: bool = False
+    save_every: int | None = Field(None, ge=1)

@@ -15,6 +15,7 @@ from revelm.engine.engine import Engine
 from revelm.engine.named_caches import cache_for, read_cache
 from revelm.eval.config import EvalConfig, EvaluationSpec
 from revelm.eval.intervals import average, proportion, ratio
+from revelm.eval.jobs import jobs_of
 from revelm.models.blocks import decoding_family, decoding_model
 from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
 from revelm.rollout.collect import Answer, check_problems, collect
@@ -27,7 +28,8 @@ def evaluate_config(config: EvalConfig) -> dict[str, Any]:
 
     Every problem is checked under every setting before the weights are loaded, so that errors cost nothing.
     """
-    task = build("tasks", config.task, field="task")
+    (job,) = jobs_of(config)
+    task = build("tasks", job.spec, field=job.address)
     problems = select_problems(task, config)
     folder = resolve_checkpoint(config.model)
     tokenizer = load_tokenizer(folder)
