@@ -1,6 +1,6 @@
 """The one path from problems to scored answers, for training and evaluation alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -15,7 +15,9 @@ from revelm.engine.engine import Engine
 from revelm.engine.named_caches import check_requests
 from revelm.engine.prompts import make_requests, prompt_ids
 from revelm.engine.settings import CacheSpec
-from revelm.tasks.task import Task
+from revelm.rollout.score_round import no_score
+from revelm.rollout.workers import shared_pool
+from revelm.tasks.task import GuardedTask, Task
 from revelm.trajectories.record import Trajectory
 
 
@@ -76,14 +78,32 @@ def collect(
     seeds = [derive_seed(one, "answer", p.id, i) for p, one in pairs for i in range(group_size)]
     settings = [replace(sampling, seed=s) for s in seeds]
     trajectories = engine.generate(prompts, settings)
+    items = [(problems[i // group_size], read_completion(engine.tokenizer, t)) for i, t in enumerate(trajectories)]
     answers = []
-    for i, trajectory in enumerate(trajectories):
-        problem = problems[i // group_size]
-        completion = read_completion(engine.tokenizer, trajectory)
-        score = _verdict(task, problem, completion)
-        info = {"problem": problem.id, "score": score.value}
-        answers.append(Answer(problem, i // group_size, replace(trajectory, info=info), completion, score))
+    for i, (trajectory, item, score) in enumerate(zip(trajectories, items, verdicts(task, items), strict=True)):
+        info = {"problem": item[0].id, "score": score.value}
+        answers.append(Answer(item[0], i // group_size, replace(trajectory, info=info), item[1], score))
     return answers
+
+
+def verdicts(
+    task: Task, items: Sequence[tuple[Problem, Completion]], progress: Callable[[int], None] | None = None
+) -> list[Score]:
+    """The task's scores of answers, in order: of a guarded task from worker processes, else from this one.
+
+    ``progress`` is called with the number of scores so far. ValueError names the task and the problem that got none.
+    """
+    if isinstance(task, GuardedTask):
+        return shared_pool().score(task, items, progress)
+    scores = []
+    for problem, completion in items:
+        score = task.score(problem, completion)
+        if not isinstance(score, Score) or "correct" not in score.breakdown:
+            raise ValueError(no_score(task.name, problem.id, repr(score)))
+        scores.append(score)
+        if progress is not None:
+            progress(len(scores))
+    return scores
 
 
 def check_problems(
@@ -129,12 +149,3 @@ def read_completion(tokenizer: Any, trajectory: Trajectory) -> Completion:
     offsets = token_offsets(tokenizer, ids, text)
     offsets += (len(text),) * (trajectory.stop_length - len(ids))
     return Completion(text, trajectory.num_tokens, trajectory.num_forwards, trajectory.finish_reason, offsets)
-
-
-def _verdict(task: Task, problem: Problem, completion: Completion) -> Score:
-    """The task's score of an answer; ValueError when the task has none to give."""
-    score = task.score(problem, completion)
-    if not isinstance(score, Score) or "correct" not in score.breakdown:
-        wanted = "a Score whose breakdown has 'correct'"
-        raise ValueError(f"task {task.name!r}, problem {problem.id!r}: gave {score!r} for an answer, not {wanted}")
-    return score

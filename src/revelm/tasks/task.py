@@ -39,11 +39,20 @@ class Task(Protocol):
 
 @runtime_checkable
 class GuardedTask(Task, Protocol):
-    """A task whose verdicts can take long or crash: they are reached in worker processes (``revelm.rollout.workers``)."""
+    """A task whose verdicts can take long or crash: worker processes reach them (``revelm.rollout.workers``)."""
 
     @property
     def score_seconds(self) -> float:
         """CPU seconds that a worker may use for one verdict; of wall clock time, ten times as many."""
+        ...
+
+
+@runtime_checkable
+class WarmedTask(GuardedTask, Protocol):
+    """A guarded task that has something to load before its first verdict, which should not pay for it."""
+
+    def warm_up(self) -> None:
+        """Load what verdicts need (libraries, a sandbox). Called once in each worker process, without a limit."""
         ...
 
 

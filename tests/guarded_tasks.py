@@ -1,0 +1,118 @@
+"""Guarded tasks whose verdicts do what an answer says, however bad: for tests of the pool of reward workers."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from revelm.core.types import Completion, Problem, Score
+
+
+@dataclass(frozen=True)
+class Obedient:
+    """Does what the first word of an answer says, see ``_DEEDS``; right where the answer is the reference.
+
+    ``score_seconds``: CPU seconds of a verdict.
+    """
+
+    score_seconds: float = 0.5
+
+    @property
+    def name(self) -> str:
+        """The name in results."""
+        return "obedient"
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """None."""
+        return []
+
+    def prompt(self, problem: Problem) -> list[dict[str, str]]:
+        """The question as the user's turn."""
+        return [{"role": "user", "content": problem.question}]
+
+    def score(self, problem: Problem, completion: Completion) -> Any:
+        """1 or 0, when it comes to that."""
+        word, _, rest = completion.text.partition(" ")
+        if word in _DEEDS:
+            return _DEEDS[word](rest)
+        correct = float(completion.text == problem.reference)
+        return Score(correct, {"correct": correct, "pid": os.getpid()}, reason=f"said {completion.text!r}")
+
+
+@dataclass(frozen=True)
+class Warmed(Obedient):
+    """Takes ``load`` CPU seconds before its first verdict."""
+
+    load: float = 1.0
+
+    def warm_up(self) -> None:
+        """Load."""
+        _spin(str(self.load))
+
+
+def _right(reason: str) -> Score:
+    return Score(1.0, {"correct": 1.0}, reason=reason)
+
+
+def _spin(seconds: str) -> Score:
+    end = time.process_time() + float(seconds)
+    while time.process_time() < end:
+        pass
+    return _right("spun")
+
+
+def _sleep(seconds: str) -> Score:
+    time.sleep(float(seconds))
+    return _right("slept")
+
+
+def _print(_: str) -> Score:
+    os.write(1, b"{" * 300_000)
+    print("[" * 300_000, flush=True)
+    return _right("printed")
+
+
+def _once(path: str) -> Score:
+    if not os.path.exists(path):  # noqa: PTH110
+        open(path, "w").close()  # noqa: PTH123
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _right("twice is once")
+
+
+def _child(path: str) -> Score:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with open(path, "w") as file:  # noqa: PTH123
+        file.write(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+    return _right("never")
+
+
+def _raise(text: str) -> Score:
+    raise TypeError(text)
+
+
+def _modules(_: str) -> Score:
+    return _right(" ".join(sorted(sys.modules)))
+
+
+_DEEDS = {
+    "spin": _spin,
+    "sleep": _sleep,
+    "print": _print,
+    "exit": lambda code: os._exit(int(code)),
+    "quit": lambda code: sys.exit(int(code)),
+    "segfault": lambda _: ctypes.string_at(0),
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "memory": lambda _: bytearray(1 << 36),
+    "once": _once,
+    "child": _child,
+    "raise": _raise,
+    "other": lambda _: "fine",
+    "incorrect": lambda _: Score(1.0, {"correctness": 1.0}),
+    "modules": _modules,
+}
