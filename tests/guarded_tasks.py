@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from revelm.core.types import Completion, Problem, Score
@@ -100,7 +102,21 @@ def _modules(_: str) -> Score:
     return _right(" ".join(sorted(sys.modules)))
 
 
+def _numpy(_: str) -> Score:
+    import numpy as np
+
+    return Score(np.float32(0.5), {"correct": np.float64(1.0), "is_odd": np.bool_(True), "n": np.int64(3)}, "step")
+
+
+def _regex(_: str) -> Score:
+    re.match("(a+)+$", "a" * 60 + "b")
+    return _right("never")
+
+
 _DEEDS = {
+    "regex": _regex,
+    "numpy": _numpy,
+    "mapping": lambda _: Score(0.25, MappingProxyType({"correct": 0.0})),
     "spin": _spin,
     "sleep": _sleep,
     "print": _print,

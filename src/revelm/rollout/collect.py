@@ -87,7 +87,7 @@ def collect(
 
 
 def verdicts(
-    task: Task, items: Sequence[tuple[Problem, Completion]], progress: Callable[[int], None] | None = None
+    task: Task, items: Sequence[tuple[Problem, Completion]], *, progress: Callable[[int], None] | None = None
 ) -> list[Score]:
     """The task's scores of answers, in order: of a guarded task from worker processes, else from this one.
 
