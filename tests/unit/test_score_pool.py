@@ -14,7 +14,7 @@ import torch
 from revelm.core.cores import cgroup_quota, usable_cores
 from revelm.core.errors import RunError
 from revelm.core.types import Completion, Problem, Score
-from revelm.rollout.collect import verdicts
+from revelm.rollout.verdicts import verdicts
 from revelm.rollout.workers import ScorePool, default_workers, shared_pool
 from revelm.tasks.task import GuardedTask
 from tests.guarded_tasks import Obedient, Warmed

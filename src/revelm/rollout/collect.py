@@ -1,6 +1,6 @@
 """The one path from problems to scored answers, for training and evaluation alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -15,9 +15,8 @@ from revelm.engine.engine import Engine
 from revelm.engine.named_caches import check_requests
 from revelm.engine.prompts import make_requests, prompt_ids
 from revelm.engine.settings import CacheSpec
-from revelm.rollout.score_round import no_score
-from revelm.rollout.workers import shared_pool
-from revelm.tasks.task import GuardedTask, Task
+from revelm.rollout.verdicts import verdicts
+from revelm.tasks.task import Task
 from revelm.trajectories.record import Trajectory
 
 
@@ -84,26 +83,6 @@ def collect(
         info = {"problem": item[0].id, "score": score.value}
         answers.append(Answer(item[0], i // group_size, replace(trajectory, info=info), item[1], score))
     return answers
-
-
-def verdicts(
-    task: Task, items: Sequence[tuple[Problem, Completion]], *, progress: Callable[[int], None] | None = None
-) -> list[Score]:
-    """The task's scores of answers, in order: of a guarded task from worker processes, else from this one.
-
-    ``progress`` is called with the number of scores so far. ValueError names the task and the problem that got none.
-    """
-    if isinstance(task, GuardedTask):
-        return shared_pool().score(task, items, progress)
-    scores = []
-    for problem, completion in items:
-        score = task.score(problem, completion)
-        if not isinstance(score, Score) or "correct" not in score.breakdown:
-            raise ValueError(no_score(task.name, problem.id, repr(score)))
-        scores.append(score)
-        if progress is not None:
-            progress(len(scores))
-    return scores
 
 
 def check_problems(

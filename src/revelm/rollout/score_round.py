@@ -1,4 +1,4 @@
-"""One call's worth of answers to judge: which are waiting, what became of the others, and what an end means.
+"""One call's worth of answers to judge: which are waiting, how each is decided, and what the end of a worker means.
 
 What a verdict may use is CPU time of its process since it began, which no load on the machine adds to. Wall clock time
 only ends verdicts that wait for something, and says so: "error", not "wrong".
@@ -6,7 +6,7 @@ only ends verdicts that wait for something, and says so: "error", not "wrong".
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from revelm.core.errors import RunError
@@ -20,27 +20,23 @@ _MAX_FAILED_STARTS = 5
 
 
 class ScoreRound:
-    """``items`` to be judged by ``task``. ``progress`` is told how many are, after each.
+    """``items`` to be judged by ``task``.
 
     ``task``, ``is_warmed``: what workers need to know of the task. ``cpu_seconds``, ``wall_seconds``: limits of one
     verdict. ValueError for a task that cannot be sent, or whose limit is none.
     """
 
-    def __init__(
-        self,
-        task: GuardedTask,
-        items: Sequence[tuple[Problem, Completion]],
-        progress: Callable[[int], None] | None,
-    ) -> None:
+    def __init__(self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]) -> None:
         self.cpu_seconds = float(task.score_seconds)
         if not self.cpu_seconds > 0:
             raise ValueError(f"task {task.name!r}: score_seconds is {task.score_seconds}; expected CPU seconds above 0")
         self.wall_seconds = WALL_FACTOR * self.cpu_seconds
         self.is_warmed = isinstance(task, WarmedTask)
-        self._name, self._items, self._progress = task.name, items, progress
+        self._name, self._items = task.name, items
         self.task = self._packed(task, "it")
         self._waiting = deque(range(len(items)))
-        self._scores: dict[int, Score] = {}
+        self._found: list[tuple[int, Score]] = []
+        self._num_left = len(items)
         self._retried: set[int] = set()
         self._failed_starts = 0
         self._mean_seconds = _CHUNK_SECONDS
@@ -53,11 +49,12 @@ class ScoreRound:
     @property
     def is_done(self) -> bool:
         """Whether all are judged."""
-        return len(self._scores) == len(self._items)
+        return self._num_left == 0
 
-    def scores(self) -> list[Score]:
-        """The scores, in the order of the items."""
-        return [self._scores[place] for place in range(len(self._items))]
+    def found(self) -> list[tuple[int, Score]]:
+        """The scores since the last call, each with the place of its item."""
+        found, self._found = self._found, []
+        return found
 
     def next_items(self, num_workers: int) -> list[tuple[int, bytes]]:
         """Places and pickles of the next items for one worker: one at a time, or some where verdicts are quick."""
@@ -115,9 +112,8 @@ class ScoreRound:
         )
 
     def _keep(self, place: int, score: Score) -> None:
-        self._scores[place] = score
-        if self._progress is not None:
-            self._progress(len(self._scores))
+        self._found.append((place, score))
+        self._num_left -= 1
 
     def _packed(self, value: Any, what: str) -> bytes:
         try:

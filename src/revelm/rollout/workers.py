@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import wait
 from queue import SimpleQueue
@@ -68,25 +68,37 @@ class ScorePool:
     ) -> list[Score]:
         """The verdict of ``task`` on each item, in order. ``progress`` is called with the number of verdicts so far.
 
+        Verdicts and errors are those of ``stream``.
+        """
+        found: dict[int, Score] = {}
+        for place, score in self.stream(task, items):
+            found[place] = score
+            if progress is not None:
+                progress(len(found))
+        return [found[place] for place in range(len(items))]
+
+    def stream(self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]) -> Iterator[tuple[int, Score]]:
+        """The verdict of ``task`` on each item, with its place among them, as they are reached.
+
         An answer that takes more than ``task.score_seconds`` of CPU scores 0, "timed out". ``breakdown["error"]`` is 1
         for one that takes ten times as long by the wall clock, or that ends its worker twice. ValueError, naming the
         problem, for a verdict that raises or is no score, and for a task or problem that workers cannot unpickle;
-        RunError when workers do not start.
+        RunError when workers do not start. Workers that are busy when the iterator is closed are ended.
         """
         if os.getpid() != self._owner:
             raise RuntimeError("this pool belongs to the process that made it; after a fork use shared_pool()")
         with self._lock:
             if not self._ending.alive:
                 raise RuntimeError("this pool is closed")
-            work = ScoreRound(task, items, progress)
+            work = ScoreRound(task, items)
             try:
                 while not work.is_done:
                     self._deal(work)
                     self._listen(work)
+                    yield from work.found()
             except BaseException:
                 self._abandon()
                 raise
-        return work.scores()
 
     def close(self) -> None:
         """End all workers. A pool may be closed again, but not used."""
