@@ -11,7 +11,20 @@ from typing import Any
 
 from revelm.core.validation import choices, dotted, nearest, rename_aliases, unknown_field, validate
 
-__all__ = ["AXES", "MODELS", "OBJECTIVES", "RULES", "TASKS", "build", "names", "nearest", "resolve", "summary"]
+__all__ = [
+    "AXES",
+    "EXECUTORS",
+    "MODELS",
+    "OBJECTIVES",
+    "REWARDS",
+    "RULES",
+    "TASKS",
+    "build",
+    "names",
+    "nearest",
+    "resolve",
+    "summary",
+]
 
 MODELS = {
     "dream": "revelm.models.dream:Dream",
@@ -40,9 +53,16 @@ OBJECTIVES = {
     "trace_sft": "revelm.objectives.trace_sft:TraceSFT",
 }
 TASKS = {
+    "aime2024": "revelm.tasks.competitions:AIME2024",
+    "aime2025": "revelm.tasks.competitions:AIME2025",
+    "amc23": "revelm.tasks.competitions:AMC23",
     "chain": "revelm.tasks.chain:Chain",
+    "gsm8k": "revelm.tasks.gsm8k:GSM8K",
     "math": "revelm.tasks.math:Math",
+    "math500": "revelm.tasks.math500:Math500",
+    "minerva": "revelm.tasks.minerva:Minerva",
     "multiple_choice": "revelm.tasks.multiple_choice:MultipleChoice",
+    "olympiadbench": "revelm.tasks.olympiadbench:OlympiadBench",
     "sudoku4": "revelm.tasks.sudoku4:Sudoku4",
 }
 RULES = {
@@ -56,11 +76,36 @@ RULES = {
     "sequential": "revelm.decoding.sequential:Sequential",
     "static": "revelm.decoding.static:Static",
 }
-AXES = {"models": MODELS, "objectives": OBJECTIVES, "tasks": TASKS, "rules": RULES}
+REWARDS = {
+    "choice": "revelm.rewards.choice:Choice",
+    "cosine_length": "revelm.rewards.length:CosineLength",
+    "exact": "revelm.rewards.exact_match:Exact",
+    "format": "revelm.rewards.answer_format:Format",
+    "function": "revelm.rollout.reward_functions:Function",
+    "fuzzy": "revelm.rewards.fuzzy_match:Fuzzy",
+    "judge_outcome": "revelm.rollout.outcome_judge:JudgeOutcome",
+    "length": "revelm.rewards.length:Length",
+    "regex": "revelm.rewards.regex_match:Regex",
+    "task": "revelm.rewards.task_score:TaskScore",
+    "tokens_per_forward": "revelm.rewards.speed:TokensPerForward",
+}
+EXECUTORS = {
+    "e2b": "revelm.rewards.sandbox.http_e2b:E2B",
+    "local": "revelm.rewards.sandbox.executors:Local",
+    "sandbox_fusion": "revelm.rewards.sandbox.http_fusion:SandboxFusion",
+}
+AXES = {
+    "models": MODELS,
+    "objectives": OBJECTIVES,
+    "tasks": TASKS,
+    "rules": RULES,
+    "rewards": REWARDS,
+    "executors": EXECUTORS,
+}
 
 
 def names(axis: str) -> list[str]:
-    """Registered names of ``axis`` ("models", "objectives", "tasks" or "rules"), sorted."""
+    """Registered names of ``axis``, one of ``AXES``, sorted."""
     return sorted(_table(axis))
 
 

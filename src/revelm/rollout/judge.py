@@ -17,7 +17,7 @@ from typing import Any
 from revelm.core.errors import RunError
 from revelm.core.seeds import derive_seed
 from revelm.rollout.chat_endpoint import EndpointError, UnreachableError, ask, read_key, request_body
-from revelm.rollout.reward_config import JudgeSpec
+from revelm.rollout.reward_config import PatientSpec
 from revelm.rollout.verdict_cache import VerdictCache
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Round:
 class Judge:
     """A client of one endpoint, with a memory. ``read`` makes a verdict of a reply, None where it holds none."""
 
-    def __init__(self, spec: JudgeSpec, *, seed: int, read: Callable[[str], float | None]) -> None:
+    def __init__(self, spec: PatientSpec, *, seed: int, read: Callable[[str], float | None]) -> None:
         """Raises ValueError when the key's environment variable is not set, or the cache cannot be written."""
         self._spec = spec
         self._seed = seed

@@ -3,9 +3,9 @@
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from revelm.core.config import Schema
+from revelm.core.config import Schema, Spec
 from revelm.rewards.process import Aggregate
 
 
@@ -49,14 +49,23 @@ class EndpointSpec(Schema):
         return value
 
 
-class JudgeSpec(EndpointSpec):
+class PatientSpec(EndpointSpec):
+    """An endpoint that many questions are put to. ``on_failure``: what becomes of one that stays without a verdict:
+    "fallback", it counts as missing, as long as no more than ``max_failure_share`` of a step's fail; "error": the first
+    one ends the run. ``cache``: a file that remembers verdicts, for runs that are resumed or repeated.
+    """
+
+    on_failure: Literal["fallback", "error"] = "fallback"
+    max_failure_share: float = Field(0.5, ge=0, le=1)
+    cache: str | None = None
+
+
+class JudgeSpec(PatientSpec):
     """Process rewards by a language model: every ``chunk_tokens`` tokens of an answer are graded ``num_samples`` times.
 
     ``shows``: "prefix", the answer up to the end of the chunk, or "excerpt", the chunk apart from what precedes it.
     ``aggregate``: "unanimous" (else the outcome stands in) or "mean" of the verdicts. ``normalise``: "group" per
-    problem and chunk index, or "none". A draw without a verdict is left to ``aggregate`` with ``on_failure:
-    fallback``, as long as no more than ``max_failure_share`` of a step's draws fail; "error": the first one ends the
-    run. ``cache``: a file that remembers verdicts, for runs that are resumed or repeated.
+    problem and chunk index, or "none". A draw without a verdict is left to ``aggregate`` with ``on_failure: fallback``.
     """
 
     chunk_tokens: int = Field(200, ge=1)
@@ -64,9 +73,6 @@ class JudgeSpec(EndpointSpec):
     shows: Literal["prefix", "excerpt"] = "prefix"
     aggregate: Aggregate = "unanimous"
     normalise: Literal["group", "none"] = "group"
-    on_failure: Literal["fallback", "error"] = "fallback"
-    max_failure_share: float = Field(0.5, ge=0, le=1)
-    cache: str | None = None
 
 
 class RewardModelSpec(Schema):
@@ -86,7 +92,30 @@ class RewardModelSpec(Schema):
 
 
 class RewardSpec(Schema):
-    """Rewards beside the task's own: scores from ``reward_model``, step rewards from ``judge``, or both."""
+    """Rewards beside the task's own: scores from ``parts``, a weighted sum of rewards of whole answers, and from
+    ``reward_model``; step rewards from ``judge``.
 
+    A part is ``{kind: name or module:Class, weight: 1, name: how it is logged, ...fields of the kind}``.
+    """
+
+    parts: tuple[Spec, ...] = ()
     reward_model: RewardModelSpec | None = None
     judge: JudgeSpec | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "RewardSpec":
+        if self.parts and self.judge is not None:
+            raise ValueError(
+                "parts: scores of whole answers, in whose place judge puts rewards of steps, so that they would teach "
+                "nothing; leave one of the two out (judge_outcome is a judge of whole answers)"
+            )
+        if self.parts and self.reward_model is not None and not self.reward_model.task_weight:
+            raise ValueError(
+                "reward_model.task_weight is 0, so that the sum of parts would count for nothing; set it to what the "
+                "sum counts beside the model's reward"
+            )
+        return self
+
+    def kinds(self) -> list[str]:
+        """The kinds of the parts."""
+        return [str(part.get("kind", "")) for part in self.parts]

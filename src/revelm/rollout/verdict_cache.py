@@ -7,6 +7,7 @@ crash cut off is passed over.
 import json
 import os
 from collections import OrderedDict
+from math import isfinite
 from pathlib import Path
 
 MAX_ENTRIES = 1_000_000
@@ -53,7 +54,7 @@ class VerdictCache:
                 key, verdict = str(entry["key"]), float(entry["verdict"])
             except (ValueError, LookupError, TypeError):
                 continue
-            if verdict in (1.0, -1.0):
+            if isfinite(verdict):
                 self._keep(key, verdict)
 
     def _keep(self, key: str, verdict: float) -> None:

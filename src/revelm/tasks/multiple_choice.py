@@ -15,13 +15,14 @@ sample that comes with the package.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from random import Random
 from string import ascii_uppercase
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.rewards.boxed import last_boxed
+from revelm.rewards.choice import choice_letter
+from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
 from revelm.tasks.problem_files import Row, find_fields
@@ -31,8 +32,6 @@ INSTRUCTION = "Think it through, and put the letter of the right option within \
 _CHOICES = ("choices", "options")
 _ANSWERS = ("answer", "ground_truth_answer", "answerKey")
 _MAX_CHOICES = len(ascii_uppercase)
-_STYLE = re.compile(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}")
-_LETTER = re.compile(r"\(([A-Z])\)[.:]?(?:\s.*)?|([A-Z])(?:[.:)](?:\s.*)?)?", re.IGNORECASE | re.DOTALL)
 _ABOVE = re.compile(r"\b(?:all|both|any|none|neither|either)\b.*\b(?:above|below|preceding|following)\b", re.IGNORECASE)
 
 
@@ -65,7 +64,7 @@ class MultipleChoice:
 
     @property
     def _files(self) -> Files:
-        sample = str(files("revelm.tasks") / "samples" / "multiple_choice.jsonl")
+        sample = sample_file("multiple_choice")
         return Files(self.data, self.test_data, self.test_share, sample, self.id_field, self.max_bad_rows)
 
     @property
@@ -86,7 +85,7 @@ class MultipleChoice:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, ``format_reward`` or 0; breakdown: ``correct``, ``format`` (the box holds the letter of an option)."""
-        answer = _letter(last_boxed(completion.text) or "")
+        answer = choice_letter(last_boxed(completion.text) or "")
         is_letter = answer is not None and answer in ascii_uppercase[: len(problem.info["options"])]
         correct = float(is_letter and answer == problem.reference)
         return Score(max(correct, self.format_reward * is_letter), {"correct": correct, "format": float(is_letter)})
@@ -109,15 +108,6 @@ class MultipleChoice:
             Random(derive_seed(self.name, "options", self.seed, name)).shuffle(order)
         info = {"options": tuple(options[i] for i in order)}
         return Problem(name, row.text("question"), ascii_uppercase[order.index(right)], info)
-
-
-def _letter(box: str) -> str | None:
-    """The letter that the contents of a box name, as a capital; None where they are something else."""
-    text, bare = "", box
-    while text != bare:
-        text, bare = bare, _STYLE.sub(r"\1", bare)
-    found = _LETTER.fullmatch(text.strip("$ \n\t"))
-    return None if found is None else (found[1] or found[2]).upper()
 
 
 def _speak_of_each_other(options: Sequence[str]) -> bool:

@@ -41,7 +41,7 @@ def run(config: RLConfig) -> Path:
     with world.joined(config.model.device) as processes:
         start = find_start(config, world=processes)
         objective = check_rl(start, objective, ask)
-        check_rewards(config.reward)
+        check_rewards(config.reward, task)
         if config.value is not None and start.latest is None:
             check_value_path(config.value, start.family)
         evaluation = None

@@ -38,6 +38,8 @@ def check_same_run(now: SFTConfig | RLConfig, before: SFTConfig | RLConfig, save
 
 def _essential(values: Any, part: str = "") -> Any:
     """``values`` without what may change, at every depth."""
+    if isinstance(values, list):
+        return [_essential(value, part) for value in values]
     if not isinstance(values, dict):
         return values
     return {name: _essential(value, name) for name, value in values.items() if name not in FREE.get(part, ())}
