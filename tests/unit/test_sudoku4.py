@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from revelm.core.types import Completion, Problem
 from revelm.tasks.sudoku4 import Sudoku4
-from revelm.tasks.sudoku_grids import all_grids, draw_puzzle, is_solved, keeps_givens, orbit_of, solutions
+from revelm.tasks.sudoku_grids import all_grids, draw_puzzle, orbit_of, solutions
+from revelm.tasks.sudoku_rules import is_solved, keeps_givens
 from revelm.tasks.task import DemonstrationTask
 
 SMALL = Sudoku4(num_train=2000, num_test=300)

@@ -10,19 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revelm.data.chat_rows import read_chat_rows
 from revelm.data.chat_templates import CHATML, LLAMA3, ROLES
 from revelm.data.tokenizer import (
     MIN_VOCAB_SIZE,
     build_tiny_tokenizer,
     encode_chat,
     encode_demonstration,
+    encode_open_turn,
     encode_text,
     end_of_turn_id,
     read_tokenizer,
     save_tokenizer,
     token_pieces,
 )
+from revelm.engine.prompts import prompt_ids
 
 TEXTS = ["7+5*3-4=?", "7+5=2\n2*3=6\n6-4=2\n\\boxed{2}", "The answer is 12 - 3 = 9."] * 20
 TOKENIZER = build_tiny_tokenizer(TEXTS, 320)
@@ -70,6 +71,21 @@ def test_chat_costs_three_tokens_and_the_prompt_is_a_prefix() -> None:
     assert len(prompt) == content + 3
     assert ids[:length] == prompt
     assert TOKENIZER.decode(ids[length:]) == "\n2\n<|im_end|>"
+
+
+def test_an_answer_that_has_begun_is_gone_on_with() -> None:
+    """Catches a beginning whose turn is ended, so that the model writes another one, and other ids than in training."""
+    opening = {"role": "assistant", "content": "\n"}
+    ids = encode_open_turn(TOKENIZER, [CHAT[0], opening])
+    assert ids == encode_chat(TOKENIZER, CHAT[:1]) + encode_text(TOKENIZER, "\n")
+    assert prompt_ids([CHAT[0], opening], TOKENIZER) == ids
+    whole, length = encode_demonstration(TOKENIZER, CHAT)
+    assert whole[: length + 1] == ids
+    for turns in ([opening], CHAT[:1]):
+        with pytest.raises(ValueError, match="beginning of an answer must follow a question"):
+            encode_open_turn(TOKENIZER, turns)
+    with pytest.raises(ValueError, match=r"messages\.1\.content spells the special token"):
+        prompt_ids([CHAT[0], {"role": "assistant", "content": "<|mask|>"}], TOKENIZER)
 
 
 def test_text_after_the_end_of_turn_is_dropped() -> None:
@@ -286,54 +302,7 @@ def test_an_unknown_class_over_a_tokenizer_json_is_read_from_that(tmp_path: Path
     assert read_tokenizer(tmp_path)("1+1")["input_ids"] == TOKENIZER("1+1")["input_ids"]
 
 
-def test_chat_rows(tmp_path: Path) -> None:
-    """Catches one of the accepted layouts being read wrongly."""
-    file = tmp_path / "a.jsonl"
-    rows = [
-        {"messages": CHAT, "kind": "worked"},
-        {"prompt": "a", "completion": "b", "id": 3},
-        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "completion": "b"},
-    ]
-    file.write_text("\n\n".join(json.dumps(row) for row in rows))
-    first, second, third = read_chat_rows(file)
-    assert (first.messages, first.kind, second.kind) == (tuple(CHAT), "worked", "file")
-    assert second.messages == ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
-    assert [m["role"] for m in third.messages] == ["system", "user", "assistant"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "row 2: not valid JSON"),
-        ("[1]", "row 2: must be an object"),
-        ('{"prompt": "a"}', "row 2: needs 'messages', or 'prompt' and 'completion'; has prompt"),
-        ('{"prompt": "a", "completion": 3}', r"row 2: completion\.0: must be an object whose 'content' is a string"),
-        ('{"messages": []}', "row 2: messages: must be a list"),
-        ('{"messages": [{"role": "robot", "content": ""}]}', r"row 2: messages\.0\.role: 'robot', must be one of"),
-        ('{"messages": [{"role": "user", "content": ""}]}', "row 2: messages: the last of at least two"),
-    ],
-)
-def test_bad_chat_rows(tmp_path: Path, line: str, message: str) -> None:
-    """Catches errors without the row and field to look at."""
-    file = tmp_path / "a.jsonl"
-    file.write_text('{"prompt": "a", "completion": "b"}\n' + line)
-    with pytest.raises(ValueError, match=message):
-        read_chat_rows(file)
-
-
-def test_missing_and_empty_chat_files(tmp_path: Path) -> None:
-    """Catches training on nothing."""
-    with pytest.raises(FileNotFoundError, match="no such data file"):
-        read_chat_rows(tmp_path / "none")
-    (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"a\.jsonl: not UTF-8 text \(byte 0\)"):
-        read_chat_rows(tmp_path / "a.jsonl")
-    (tmp_path / "a.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="empty, at least one"):
-        read_chat_rows(tmp_path / "a.jsonl")
-
-
 def test_no_torch_in_data() -> None:
     """Catches a module-level import that makes workers heavy."""
-    code = "import sys, revelm.data.tokenizer, revelm.data.chat_rows; sys.exit('torch' in sys.modules)"
+    code = "import sys, revelm.data.tokenizer, revelm.data.learnable; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -63,6 +63,7 @@ TASKS = {
     "minerva": "revelm.tasks.minerva:Minerva",
     "multiple_choice": "revelm.tasks.multiple_choice:MultipleChoice",
     "olympiadbench": "revelm.tasks.olympiadbench:OlympiadBench",
+    "sudoku": "revelm.tasks.sudoku:Sudoku",
     "sudoku4": "revelm.tasks.sudoku4:Sudoku4",
 }
 RULES = {

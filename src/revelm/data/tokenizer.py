@@ -185,6 +185,19 @@ def encode_demonstration(tokenizer: "PreTrainedTokenizerFast", messages: Message
     return [*prompt_ids, *response, end], len(prompt_ids)
 
 
+def encode_open_turn(tokenizer: "PreTrainedTokenizerFast", messages: Messages) -> list[int]:
+    """Ids of a chat whose last message, an assistant's, is the beginning of an answer: nothing ends its turn.
+
+    That beginning is encoded apart from what precedes it, as responses are in training. Raises ValueError for messages
+    of other roles, a beginning without a question, and content that spells a special token.
+    """
+    *asked, opening = messages
+    if not asked or opening.get("role") != "assistant":
+        raise ValueError("messages: the beginning of an answer must follow a question, with the role 'assistant'")
+    _check_content(tokenizer, messages)
+    return encode_chat(tokenizer, asked) + _encode(tokenizer, opening["content"])
+
+
 def token_pieces(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> tuple[str, ...]:
     """The text of each token, special ones spelt out; joined, they are the text of ``ids``.
 

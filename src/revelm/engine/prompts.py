@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from revelm.core.types import Family
-from revelm.data.tokenizer import encode_chat
+from revelm.data.tokenizer import encode_chat, encode_open_turn
 from revelm.decoding.sampling import Sampling
 from revelm.engine.request import Request, make_infill, make_request
 
@@ -34,6 +34,7 @@ def prompt_ids(
 ) -> list[int]:
     """Ids of one prompt: a string is encoded as it stands, messages through the tokenizer's chat template.
 
+    Messages that end with an assistant's are gone on with: the last one is the beginning of the answer.
     ValueError, which calls the prompt ``name``, for what is neither of them nor integers.
     """
     is_chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
@@ -41,6 +42,8 @@ def prompt_ids(
         raise ValueError("a prompt of text or messages needs a tokenizer; pass tokenizer=load_tokenizer(path) or ids")
     if isinstance(prompt, str):
         return list(tokenizer.encode(prompt, add_special_tokens=False))  # type: ignore[union-attr]
+    if is_chat and prompt[-1].get("role") == "assistant":  # type: ignore[union-attr]
+        return encode_open_turn(tokenizer, prompt)
     if is_chat:
         return encode_chat(tokenizer, prompt, add_generation_prompt=True)
     return [_token_id(i, name) for i in _entries(prompt)]

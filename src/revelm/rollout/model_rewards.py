@@ -7,6 +7,7 @@ from revelm.models.reward_model import RewardModel, load_reward_model
 from revelm.rollout.collect import Answer
 from revelm.rollout.reward_config import RewardModelSpec
 from revelm.rollout.reward_source import Rewarded, RewardResult
+from revelm.tasks.chats import answered_chat
 from revelm.tasks.task import Task
 
 
@@ -26,7 +27,8 @@ class ModelRewards:
 
         RunError for a number that is not finite.
         """
-        chats = [(self._task.prompt(answer.problem), answer.completion.text) for answer in answers]
+        whole = [answered_chat(self._task.prompt(answer.problem), answer.completion.text) for answer in answers]
+        chats = [(list(chat[:-1]), chat[-1]["content"]) for chat in whole]
         found = self._model.rewards(chats, batch_size=self._spec.batch_size)
         results = []
         for answer, reward in zip(answers, found.values, strict=True):

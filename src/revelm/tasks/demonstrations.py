@@ -9,6 +9,7 @@ from typing import Protocol
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Demonstration, Problem
+from revelm.tasks.chats import answered_chat
 from revelm.tasks.task import DemonstrationTask, Task
 
 
@@ -63,10 +64,9 @@ def worked_demonstrations(task: DemonstrationTask, num: int, *, seed: int) -> li
     pool, chosen = list(task.problems("train")), list[Problem]()
     while pool and len(chosen) < num:
         chosen += rng.sample(pool, min(len(pool), num - len(chosen)))
-    answers = [{"role": "assistant", "content": task.worked(problem)} for problem in chosen]
-    return [Demonstration((*task.prompt(p), answer), "worked") for p, answer in zip(chosen, answers, strict=True)]
+    return [Demonstration(answered_chat(task.prompt(p), task.worked(p)), "worked") for p in chosen]
 
 
 def _demonstration(task: HabitTask, problem: Problem, kind: str, rng: Random) -> Demonstration:
     answer = task.habit(problem, rng) if kind == "habit" else task.worked(problem)
-    return Demonstration((*task.prompt(problem), {"role": "assistant", "content": answer}), kind)
+    return Demonstration(answered_chat(task.prompt(problem), answer), kind)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Problem
+from revelm.tasks.data_source import SAMPLE
 from revelm.tasks.problem_files import Row, read_rows, row_ids
 
 _LOG = logging.getLogger(__name__)
@@ -20,8 +21,8 @@ _SHARES = 10_000
 class Files:
     """Where the problems are. ``test`` None: ``test_share`` of the questions in ``train`` are for the test.
 
-    ``train`` None: in ``sample``, which comes with the task. ``id_field``: the field that names a row; None: its number
-    does. ``max_bad_rows``: how many rows of a file may be unusable; they are left out and logged.
+    ``train`` None or "sample": in ``sample``, which comes with the task. ``id_field``: the field that names a row;
+    None: its number does. ``max_bad_rows``: how many rows of a file may be unusable; they are left out and logged.
     """
 
     train: str | None
@@ -38,15 +39,18 @@ def file_problems(files: Files, split: str, *, task: str, read: Callable[[Row, s
     Raises ValueError for files that cannot be read, ids that come twice, and more than ``max_bad_rows`` rows that
     ``read`` refuses: the error of the last.
     """
-    train = files.sample if files.train is None else files.train
+    train = files.sample if files.train in (None, SAMPLE) else str(files.train)
+
+    def problems_of(path: str) -> list[Problem]:
+        return read_problems(path, task, read=read, id_field=files.id_field, max_bad_rows=files.max_bad_rows)
+
     if files.test is None:
-        problems = _read(train, files, task, read)
+        problems = problems_of(train)
         return [p for p in problems if _is_test(p.question, task, files.test_share) == (split == "test")]
-    test = _read(files.test, files, task, read)
+    test = problems_of(files.test)
     if split == "test":
         return test
-    asked = {problem.question for problem in test}
-    return [p for p in _read(train, files, task, read) if p.question not in asked]
+    return unasked(problems_of(train), test)
 
 
 def check_files(files: Files) -> None:
@@ -64,20 +68,32 @@ def check_files(files: Files) -> None:
         raise ValueError(f"test_data={files.test!r}: is the training file; leave it out to divide by test_share")
 
 
-def _read(path: str, files: Files, task: str, read: Callable[[Row, str], Problem]) -> list[Problem]:
+def read_problems(
+    path: str, task: str, *, read: Callable[[Row, str], Problem], id_field: str | None = None, max_bad_rows: int = 0
+) -> list[Problem]:
+    """The problems of one file or data set; ``read`` makes one from a row and its id.
+
+    Raises ValueError as `file_problems` does.
+    """
     rows = read_rows(path)
     problems: list[Problem] = []
     bad: list[ValueError] = []
-    for row, name in zip(rows, row_ids(rows, task, field=files.id_field), strict=True):
+    for row, name in zip(rows, row_ids(rows, task, field=id_field), strict=True):
         try:
             problems.append(read(row, name))
         except ValueError as error:
             bad.append(error)
-            if len(bad) > files.max_bad_rows:
+            if len(bad) > max_bad_rows:
                 raise
     if bad:
         _LOG.warning("%s: %d of %d rows are left out; the first: %s", path, len(bad), len(rows), bad[0])
     return problems
+
+
+def unasked(problems: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
+    """Those of the ``problems`` whose question the ``test`` does not ask."""
+    asked = {problem.question for problem in test}
+    return [problem for problem in problems if problem.question not in asked]
 
 
 def _is_test(question: str, task: str, share: float) -> bool:

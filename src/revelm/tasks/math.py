@@ -1,41 +1,35 @@
 r"""``math``: questions with one final answer, reasoned about in words and boxed.
 
 The chat asks to reason step by step and to put the answer in ``\boxed{}``; an answer is right if its last box means
-what the reference means (``revelm.rewards.math_answer``). A row of the file has a question (``question`` or
-``problem``) and an answer: ``ground_truth_answer``, ``answer``, ``final_answer`` or ``expected_answer``, from which a
-worked solution in front of ``####`` is taken off; or a ``solution``, whose last box counts.
+what the reference means (``revelm.rewards.math_answer``). `revelm.tasks.math_rows` says what a row of the file has.
 
 Worked answers are the file's own solutions where they end in a right box, and the boxed reference elsewhere. Without a
 file the problems are a small sample that comes with the package, enough to try a recipe.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.tasks.math_rows import at_levels, math_problem
+from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-_QUESTIONS = ("question", "problem")
-_ANSWERS = ("ground_truth_answer", "answer", "final_answer", "expected_answer", "solution")
-_WORKED = "####"
-_CALCULATION = re.compile(r"<<[^<>]*>>")  # annotations in GSM8K for a calculator that is not there
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")  # as a few solutions of MATH have it
 
 
 @dataclass(frozen=True)
 class Math:
-    """Mathematical questions from JSON Lines or CSV.
+    """Mathematical questions from files or the hub.
 
     ``data``: the training file; ``test_data``: the test file, or else ``test_share`` of the questions in ``data``.
+    ``levels``: those of the training problems, where the rows have levels; the test asks all.
     ``question_field``, ``answer_field``: the columns, where they have other names than the usual ones; ``id_field``:
     a column that names the problems (default: their number). ``max_bad_rows``: rows of a file that may be left out
     because they cannot be used. ``instruction``: what follows each question.
@@ -48,6 +42,7 @@ class Math:
     answer_field: str | None = None
     id_field: str | None = None
     max_bad_rows: int = 0
+    levels: tuple[int, ...] | None = None
     instruction: str = INSTRUCTION
 
     def __post_init__(self) -> None:
@@ -56,7 +51,7 @@ class Math:
 
     @property
     def _files(self) -> Files:
-        sample = str(files("revelm.tasks") / "samples" / "math.jsonl")
+        sample = sample_file("math")
         return Files(self.data, self.test_data, self.test_share, sample, self.id_field, self.max_bad_rows)
 
     @property
@@ -72,7 +67,8 @@ class Math:
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         check_split(split)
-        return file_problems(self._files, split, task=self.name, read=self._problem)
+        found = file_problems(self._files, split, task=self.name, read=self._problem)
+        return at_levels(found, self.levels) if split == "train" else found
 
     def prompt(self, problem: Problem) -> Messages:
         """The question and the instruction."""
@@ -95,30 +91,4 @@ class Math:
         return worked_demonstrations(self, num, seed=seed)
 
     def _problem(self, row: Row, name: str) -> Problem:
-        question_field = _field(row, self.question_field, _QUESTIONS)
-        answer_field = _field(row, self.answer_field, _ANSWERS)
-        raw = row.number_or_text(answer_field)
-        solution = raw if _WORKED in raw or answer_field == "solution" else str(row.fields.get("solution", ""))
-        info = {"solution": _boxed_ending(solution)} if solution else {}
-        return Problem(name, row.text(question_field), _reference(row, answer_field, raw), info)
-
-
-def _field(row: Row, given: str | None, usual: Sequence[str]) -> str:
-    """The first of the ``usual`` fields that the row has; or the one that is ``given``, and no other."""
-    return find_fields(row, [(name,) for name in ([given] if given else usual)])[0]
-
-
-def _reference(row: Row, field: str, raw: str) -> str:
-    """The final answer in a field: all of it, what follows the last ``####``, or a solution's last box."""
-    answer = raw.rpartition(_WORKED)[2].strip() if field != "solution" else last_boxed(raw)
-    if answer is None and (bare := _BARE_BOX.findall(raw)):
-        answer = bare[-1]
-    if not (answer and answer.strip()):
-        raise row.error(field, f"holds no final answer ({raw[-40:]!r}); fill it in or remove the row")
-    return answer.strip()
-
-
-def _boxed_ending(solution: str) -> str:
-    """A solution whose last line is ``#### 7``, that line as a box; without notes for a calculator."""
-    before, found, answer = _CALCULATION.sub("", solution).rpartition(_WORKED)
-    return f"{before.rstrip()}\nThe answer is \\boxed{{{answer.strip()}}}." if found else answer
+        return math_problem(row, name, question=self.question_field, answer=self.answer_field)

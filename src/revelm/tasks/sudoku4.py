@@ -25,13 +25,13 @@ from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.tasks.demonstrations import mixed_demonstrations
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
-from revelm.tasks.problem_files import Row, find_fields, read_rows
-from revelm.tasks.sudoku_grids import CELLS, all_grids, draw_puzzle, is_solved, keeps_givens, orbit_of
+from revelm.tasks.problem_files import Row, read_rows
+from revelm.tasks.sudoku_grids import CELLS, all_grids, draw_puzzle, orbit_of
+from revelm.tasks.sudoku_rules import is_solved, keeps_givens, laid_out, plain_cells, read_puzzle
 from revelm.tasks.task import Messages, check_split
 
 _TEST_ORBITS = ("1234341221434321", "1234341223414123")
 _ROW = re.compile(r"[1-4]{4}")
-_FIELDS = (("Puzzle", "Solution"), ("input", "output"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Sudoku4:
         grid = _parse_grid(completion.text)
         if grid is None:
             return Score(0.0, {"correct": 0.0, "cells": 0.0, "format": 0.0})
-        puzzle, reference = _cells(problem.question), _cells(problem.reference)
+        puzzle, reference = plain_cells(problem.question), plain_cells(problem.reference)
         correct = float(is_solved(grid) and keeps_givens(grid, puzzle))
         hits = [grid[cell] == reference[cell] for cell in range(CELLS) if puzzle[cell] == "0"]
         cells = sum(hits) / len(hits) if hits else correct
@@ -108,21 +108,11 @@ class Sudoku4:
             if self.habit_order == "random":
                 rng.shuffle(missing)
             rows.append("".join(missing.pop(0) if cell == "0" else cell for cell in row))
-        return _layout("".join(rows))
+        return laid_out("".join(rows))
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` answered training problems of kinds "worked" and "habit"; see `mixed_demonstrations`."""
         return mixed_demonstrations(self, num, seed=seed)
-
-
-def _layout(cells: str) -> str:
-    """16 cells as four rows, each followed by a newline."""
-    return "".join(f"{cells[start : start + 4]}\n" for start in range(0, CELLS, 4))
-
-
-def _cells(rows: str) -> str:
-    """The 16 cells of a puzzle or grid that may be laid out in rows; ``.`` is an empty cell too."""
-    return "".join(rows.split()).replace(".", "0")
 
 
 def _parse_grid(text: str) -> str | None:
@@ -153,19 +143,9 @@ def _generated(split: str, num: int, seed: int, num_given: tuple[int, int]) -> t
 
 def _problem(problem_id: str, puzzle: str, grid: str, *, is_seen: bool) -> Problem:
     info = {"num_given": CELLS - puzzle.count("0"), "seen": is_seen}
-    return Problem(problem_id, _layout(puzzle).rstrip("\n"), _layout(grid), info)
+    return Problem(problem_id, laid_out(puzzle).rstrip("\n"), laid_out(grid), info)
 
 
 def _from_row(row: Row, seen: set[str]) -> Problem:
-    puzzle_field, grid_field = find_fields(row, _FIELDS)
-    puzzle, grid = _cells(row.text(puzzle_field)), _cells(row.text(grid_field))
-    if not re.fullmatch(r"[0-4]{16}", puzzle):
-        remedy = "expected 16 digits 0 (empty) to 4 as text, with leading zeros kept"
-        raise row.error(puzzle_field, f"{puzzle[:40]!r} ({len(puzzle)} characters); {remedy}")
-    if not re.fullmatch(r"[1-4]{16}", grid):
-        raise row.error(grid_field, f"{grid[:40]!r} ({len(grid)} characters); expected 16 digits 1 to 4")
-    if not is_solved(grid):
-        raise row.error(grid_field, f"{grid!r} repeats a digit in a row, column or box; give a solved grid")
-    if not keeps_givens(grid, puzzle):
-        raise row.error(grid_field, f"{grid!r} changes a given of {puzzle!r}; give the solution of this puzzle")
-    return _problem(f"sudoku4:{row.name}:{row.number}", puzzle, grid, is_seen=_layout(grid) in seen)
+    puzzle, grid = read_puzzle(row, (4,))
+    return _problem(f"sudoku4:{row.name}:{row.number}", puzzle, grid, is_seen=laid_out(grid) in seen)

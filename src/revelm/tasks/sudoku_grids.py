@@ -13,20 +13,9 @@ from functools import cache
 from itertools import permutations
 from random import Random
 
+from revelm.tasks.sudoku_rules import fits, keeps_givens
+
 CELLS = 16
-_ROWS = tuple(tuple(range(4 * row, 4 * row + 4)) for row in range(4))
-_COLUMNS = tuple(tuple(range(column, CELLS, 4)) for column in range(4))
-_BOXES = tuple((corner, corner + 1, corner + 4, corner + 5) for corner in (0, 2, 8, 10))
-
-
-def is_solved(grid: str) -> bool:
-    """Whether ``grid`` is 16 digits and each row, column and box holds 1 to 4."""
-    return len(grid) == CELLS and set(grid) <= set("1234") and _fits(grid)
-
-
-def keeps_givens(grid: str, puzzle: str) -> bool:
-    """Whether a 16-digit ``grid`` has every given digit of ``puzzle`` in its place."""
-    return all(given in ("0", digit) for given, digit in zip(puzzle, grid, strict=True))
 
 
 @cache
@@ -35,7 +24,7 @@ def all_grids() -> tuple[str, ...]:
     rows = ["".join(row) for row in permutations("1234")]
     grids = [""]
     for _ in range(4):
-        grids = [grid + row for grid in grids for row in rows if _fits(grid + row)]
+        grids = [grid + row for grid in grids for row in rows if fits(grid + row, 4)]
     return tuple(grids)
 
 
@@ -65,15 +54,6 @@ def draw_puzzle(grid: str, num_given: int, rng: Random) -> str | None:
     if count != num_given:
         return None
     return "".join(digit if givens >> cell & 1 else "0" for cell, digit in enumerate(grid))
-
-
-def _fits(cells: str) -> bool:
-    """Whether no digit repeats in a row, column or box of the first cells of a grid."""
-    for unit in (*_ROWS, *_COLUMNS, *_BOXES):
-        digits = [cells[cell] for cell in unit if cell < len(cells)]
-        if len(set(digits)) < len(digits):
-            return False
-    return True
 
 
 @cache

@@ -1,0 +1,126 @@
+r"""Rows of mathematical data sets as problems: where the question, the answer and the solution stand.
+
+A row has a question (``question`` or ``problem``, in small letters or with a capital) and an answer: the first of
+``ground_truth_answer``, ``answer``, ``final_answer``, ``expected_answer``, ``reward_model.ground_truth``, from which a
+worked solution in front of ``####`` is taken off; or a ``solution``, whose last box counts. What a ``context`` says
+stands before the question.
+
+``info``: ``solution`` and ``level``, where the row has them; ``group``, by which accuracy is broken down (the level, or
+else the field or the course); ``tolerance``, by how much a number may differ from the reference.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from revelm.core.types import Problem
+from revelm.rewards.boxed import last_boxed
+from revelm.tasks.problem_files import Row, find_fields
+
+QUESTIONS = ("question", "problem")
+ANSWERS = (
+    "ground_truth_answer",
+    "answer",
+    "final_answer",
+    "expected_answer",
+    "reward_model.ground_truth",
+    "solution",
+)
+SOLUTIONS = ("solution", "reference_solution")
+GROUPS = ("level", "subfield", "type")
+_WORKED = "####"
+_CALCULATION = re.compile(r"<<[^<>]*>>")  # annotations in GSM8K for a calculator that is not there
+_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")  # as a few solutions of MATH have it
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_LEVEL = re.compile(r"(?:level\s*)?([0-9])", re.IGNORECASE)
+
+
+def math_problem(
+    row: Row, name: str, *, question: str | None = None, answer: str | None = None, tolerance: str | None = None
+) -> Problem:
+    """The problem that a row holds. ``question``, ``answer``: fields with other names than the usual ones.
+
+    ``tolerance``: a field that says by how much a number may be off, where the data set has one.
+    Raises ValueError, with the row and the field, for what is missing, empty or of another type.
+    """
+    question_field = _field(row, question, QUESTIONS)
+    answer_field = _field(row, answer, ANSWERS)
+    raw = row.number_or_text(answer_field)
+    is_worked = _WORKED in raw or answer_field.lower() == "solution"
+    solution = raw if is_worked else _solution(row)
+    info: dict[str, Any] = {"solution": _boxed_ending(solution)} if solution else {}
+    if (level := level_of(row.get("level"))) is not None:
+        info["level"] = level
+    if (group := _group(row)) is not None:
+        info["group"] = group
+    if tolerance is not None and (allowed := row.optional_text(tolerance)):
+        info["tolerance"] = _tolerance(row, tolerance, allowed)
+    asked = "\n".join(part for part in (row.optional_text("context"), row.text(question_field)) if part)
+    return Problem(name, asked, _reference(row, answer_field, raw), info)
+
+
+def at_levels(problems: Sequence[Problem], levels: Sequence[int] | None) -> Sequence[Problem]:
+    """The problems of these ``levels``; None: all. Raises ValueError where none is left."""
+    if levels is None:
+        return problems
+    found = [problem for problem in problems if problem.info.get("level") in levels]
+    if not found:
+        known = sorted({problem.info["level"] for problem in problems if "level" in problem.info})
+        raise ValueError(f"levels={list(levels)}: no training problem has one of them; those there are: {known}")
+    return found
+
+
+def level_of(value: object) -> int | None:
+    """A level of MATH, given as 4, "4" or "Level 4"; None for anything else, such as "Level ?"."""
+    found = _LEVEL.fullmatch(str(value).strip())
+    return None if found is None else int(found[1])
+
+
+def _group(row: Row) -> str | None:
+    level = level_of(row.get("level"))
+    if level is not None:
+        return f"level {level}"
+    return next((value.strip() for name in GROUPS if isinstance(value := row.get(name), str) and value.strip()), None)
+
+
+def _field(row: Row, given: str | None, usual: Sequence[str]) -> str:
+    """The first of the ``usual`` fields that the row has; or the one that is ``given``, and no other."""
+    names = (given,) if given else (*usual, *map(str.capitalize, usual))
+    found = next((name for name in names if row.has(name)), None)
+    return found or find_fields(row, [(name,) for name in ([given] if given else usual)])[0]
+
+
+def _solution(row: Row) -> str:
+    """The worked solution, the first of several; "" where there is none."""
+    field = next((name for name in (*SOLUTIONS, *map(str.capitalize, SOLUTIONS)) if row.get(name)), None)
+    if field is None:
+        return ""
+    return row.texts(field)[0] if isinstance(row.get(field), list) else row.optional_text(field)
+
+
+def _reference(row: Row, field: str, raw: str) -> str:
+    """The final answer in a field: all of it, what follows the last ``####``, or a solution's last box.
+
+    Answers in a list are formulas between dollar signs, which are taken off.
+    """
+    if isinstance(row.get(field), list):
+        raw = _DOLLAR.sub("", raw)
+    answer = raw.rpartition(_WORKED)[2].strip() if field.lower() != "solution" else last_boxed(raw)
+    if answer is None and (bare := _BARE_BOX.findall(raw)):
+        answer = bare[-1]
+    if not (answer and answer.strip()):
+        raise row.error(field, f"holds no final answer ({raw[-40:]!r}); fill it in or remove the row")
+    return answer.strip()
+
+
+def _tolerance(row: Row, field: str, text: str) -> float:
+    try:
+        return abs(float(text))
+    except ValueError as error:
+        raise row.error(field, f"{text[:40]!r} is no number; give by how much an answer may be off") from error
+
+
+def _boxed_ending(solution: str) -> str:
+    """A solution whose last line is ``#### 7``, that line as a box; without notes for a calculator."""
+    before, found, answer = _CALCULATION.sub("", solution).rpartition(_WORKED)
+    return f"{before.rstrip()}\nThe answer is \\boxed{{{answer.strip()}}}." if found else answer
