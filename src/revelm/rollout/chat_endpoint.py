@@ -10,25 +10,15 @@ import os
 from collections.abc import Mapping
 from http.client import HTTPException
 from threading import Event
-from time import monotonic
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
 from revelm.core.errors import RunError
+from revelm.core.http_post import OversizedError, post_json
 from revelm.rollout.reward_config import EndpointSpec
 
 _TRANSIENT = {408, 409, 425, 429}
 _REFUSED = {401, 403, 404}
-_MAX_BYTES = 16 * 2**20
 _MAX_PAUSE = 60.0
 
 
@@ -84,43 +74,17 @@ def ask(spec: EndpointSpec, body: Mapping[str, Any], *, key: str | None, stop: E
 
 def _post(spec: EndpointSpec, body: Mapping[str, Any], key: str | None) -> bytes:
     """The body of the server's answer."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
     url = f"{spec.base_url}/chat/completions"
-    request = Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
-    deadline = monotonic() + spec.timeout
     try:
-        with _opener().open(request, timeout=spec.timeout) as reply:
-            return _read(reply, deadline)
+        return post_json(url, body, key=key, timeout=spec.timeout)
+    except OversizedError as error:
+        raise _TransientError(str(error)) from error
     except HTTPError as error:
         with error:
             raise _refusal(url, error) from error
     except (OSError, HTTPException) as error:
         reason = "no reply in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         raise _TransientError(f"{url}: {reason}") from error
-
-
-def _opener() -> OpenerDirector:
-    """What sends requests: with the proxies of the environment, without redirects, which would carry the key along."""
-    opener = OpenerDirector()
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor):
-        opener.add_handler(handler())
-    return opener
-
-
-def _read(reply: Any, deadline: float) -> bytes:
-    """All of a reply; one that comes byte by byte runs into the deadline like one that does not come."""
-    parts: list[bytes] = []
-    size = 0
-    while part := reply.read1(65536):
-        parts.append(part)
-        size += len(part)
-        if monotonic() > deadline:
-            raise TimeoutError
-        if size > _MAX_BYTES:
-            raise _TransientError(f"a reply of more than {_MAX_BYTES} bytes")
-    return b"".join(parts)
 
 
 def _refusal(url: str, error: HTTPError) -> Exception:
