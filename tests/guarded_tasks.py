@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from revelm.core.types import Completion, Problem, Score
+from revelm.tasks.file_splits import read_problems
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,21 @@ class Warmed(Obedient):
         _spin(str(self.load))
 
 
+@dataclass(frozen=True)
+class FromRows(Obedient):
+    """Its problems are the rows of ``data``, with a ``reference``; only one of them is for training."""
+
+    data: str | None = None
+    is_short: bool = False
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The first row for training, the others for the test; with ``is_short`` the last one for neither."""
+        found = read_problems(
+            str(self.data), self.name, read=lambda row, name: Problem(name, "", row.text("reference"))
+        )
+        return found[:1] if split == "train" else found[1 : len(found) - self.is_short]
+
+
 def _right(reason: str) -> Score:
     return Score(1.0, {"correct": 1.0}, reason=reason)
 
@@ -94,6 +110,14 @@ def _child(path: str) -> Score:
     return _right("never")
 
 
+def _log(words: str) -> Score:
+    path, _, seconds = words.partition(" ")
+    with open(path, "a") as file:  # noqa: PTH123
+        file.write(".")
+    time.sleep(float(seconds))
+    return _right("logged")
+
+
 def _raise(text: str) -> Score:
     raise TypeError(text)
 
@@ -119,6 +143,7 @@ _DEEDS = {
     "mapping": lambda _: Score(0.25, MappingProxyType({"correct": 0.0})),
     "spin": _spin,
     "sleep": _sleep,
+    "log": _log,
     "print": _print,
     "exit": lambda code: os._exit(int(code)),
     "quit": lambda code: sys.exit(int(code)),

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from revelm import __version__
-from revelm.cli import convert, curriculum, evaluate, generate, listing, plan, quickstart, report, trace, train
+from revelm.cli import convert, curriculum, evaluate, generate, listing, plan, quickstart, report, score, trace, train
 from revelm.core.errors import RunError
 
-VERBS = (quickstart, plan, train, curriculum, evaluate, generate, trace, report, convert, listing)
+VERBS = (quickstart, plan, train, curriculum, evaluate, score, generate, trace, report, convert, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -110,18 +110,18 @@ class Row:
         return tuple(replace(self, fields={field: item}).number_or_text(field) for item in items)
 
 
-def read_rows(path: str) -> list[Row]:
+def read_rows(path: str, *, field: str = _FIELD) -> list[Row]:
     """All rows of a file, or of a data set on the hub (``owner/name:config[split]``), at least one.
 
-    What exists as a file is read as one. Raises ValueError for what cannot be read, with the remedy.
+    What exists as a file is read as one. Raises ValueError for what cannot be read, which calls it ``field``.
     """
     if Path(path).exists() or format_of(path) is not None:
-        records = enumerate(read_records(path, field=_FIELD), start=1)
+        records = enumerate(read_records(path, field=field), start=1)
         return [Row(path, number, line, fields) for number, (line, fields) in records]
     if parse_reference(path) is not None:
-        return [Row(path, number, None, fields) for number, fields in enumerate(hub_rows(path, field=_FIELD), start=1)]
+        return [Row(path, number, None, fields) for number, fields in enumerate(hub_rows(path, field=field), start=1)]
     raise ValueError(
-        f"{_FIELD}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, "
+        f"{field}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, "
         "or a data set of the hub, owner/name:config[split]"
     )
 

@@ -1,0 +1,89 @@
+"""``revelm score``: answers in a file, judged by the functions that training and evaluation use."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  revelm score math answers.jsonl --out scored.jsonl
+  revelm score math answers.jsonl --out scored.jsonl answer=box reference_field=gold
+  revelm score code programs.jsonl --out scored.jsonl is_partial=true limits.seconds=2
+  revelm score gsm8k completions.jsonl --out scored.jsonl --resume
+
+rewards:
+  math, exact, fuzzy, choice, regex   rows with a prediction and a reference
+  code                                rows with tests and a completion, a program
+  NAME of a task                      rows of its data, each with a completion
+"""
+_MAX_REASONS = 12
+
+
+def add_to(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "score",
+        help="judge the answers in a file",
+        description="Write the rows of FILE to OUT, in order, each with a score and the reason.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("reward", metavar="REWARD", help="math, code, exact, fuzzy, choice, regex, or a task")
+    parser.add_argument("file", metavar="FILE", help=".jsonl, .json, .csv (each also .gz) or .parquet")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="fields of the reward or the task")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the result, .jsonl")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--resume", action="store_true", help="go on where a run to the same --out was killed")
+    parser.set_defaults(call=call)
+
+
+def call(words: argparse.Namespace) -> None:
+    """Score the file, and say how it went."""
+    from revelm.core.config import apply_overrides
+    from revelm.rollout.score_file import ScoreJob, score_file
+
+    fields = apply_overrides({}, words.overrides)
+    job = ScoreJob(words.reward, words.file, words.out, fields, words.workers, words.resume)
+    try:
+        with _progress() as report:
+            summary = score_file(job, report)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("go on with --resume") from stop
+    right, wrong = summary.num_correct, summary.num_errors
+    print(f"{words.out}: {summary.num_rows} rows, mean score {summary.mean:.4f}, {right} correct, {wrong} errors")
+    for reason, count in summary.reasons[:_MAX_REASONS]:
+        print(f"  {count:>7}  {reason}")
+    if others := summary.reasons[_MAX_REASONS:]:
+        print(f"  {sum(count for _, count in others):>7}  others")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows how many are scored, on stderr: a bar on a terminal, elsewhere a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines().show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = ("scoring", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """A line every ten seconds, and one at the end."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + 10.0
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now >= self._next:
+            self._next = now + 10.0
+            print(f"{done} of {total} scored", file=sys.stderr, flush=True)

@@ -1,0 +1,67 @@
+"""What ``revelm score`` can judge rows of a file by: a prediction and a reference, or a program and its tests.
+
+Each is a guarded task without problems of its own, whose verdicts are the functions that training and evaluation use.
+Rows of a registered task, with an answer in them, are judged by that task.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from revelm.core import registry
+from revelm.core.types import Completion, Problem
+from revelm.core.validation import choices
+from revelm.rollout.predictions import said
+from revelm.tasks.problem_files import Row, row_ids
+from revelm.tasks.task import Task
+
+_ROWS = {
+    "choice": "revelm.rollout.pair_rows:ChoiceRows",
+    "code": "revelm.rollout.code_rows:CodeRows",
+    "exact": "revelm.rollout.pair_rows:ExactRows",
+    "fuzzy": "revelm.rollout.pair_rows:FuzzyRows",
+    "math": "revelm.rollout.pair_rows:MathRows",
+    "regex": "revelm.rollout.pair_rows:RegexRows",
+}
+
+
+def read_items(
+    reward: str, fields: Mapping[str, Any], rows: Sequence[Row], *, path: str
+) -> tuple[Task, list[tuple[Problem, Completion]]]:
+    """What judges the ``rows`` of the file ``path``, with these ``fields``, and its items, one for each row.
+
+    ValueError for an unknown reward or field, and for a row that cannot be judged, with its number and field.
+    """
+    if reward not in _ROWS:
+        return _task_items(reward, fields, rows, path)
+    judge = registry.build("tasks", {**fields, "kind": _ROWS[reward]}, field=reward)
+    return judge, [judge.read(row) for row in rows]
+
+
+def reward_names() -> list[str]:
+    """What rows can be judged by, sorted: rewards, and the tasks whose problems are rows."""
+    return sorted({*_ROWS, *registry.names("tasks")})
+
+
+def _task_items(
+    reward: str, fields: Mapping[str, Any], rows: Sequence[Row], path: str
+) -> tuple[Task, list[tuple[Problem, Completion]]]:
+    """The same where the rows are problems of a registered task, each with an answer."""
+    if ":" not in reward and reward not in registry.names("tasks"):
+        raise ValueError(f"REWARD: {reward!r} is not known{choices(reward, reward_names())}")
+    known = {field.name for field in dataclasses.fields(registry.resolve("tasks", reward))}
+    if "data" not in known:
+        raise ValueError(f"REWARD: the problems of {reward!r} are not read from rows; use its task in a recipe")
+    if "data" in fields:
+        raise ValueError(f"{reward}.data: is the file that is scored; leave it out")
+    # By their numbers, as several rows may answer one problem; and none of them is kept for a test.
+    usual = {name: value for name, value in {"id_field": None, "test_share": 0.0}.items() if name in known}
+    task: Task = registry.build("tasks", {**usual, **fields, "kind": reward, "data": path}, field=reward)
+    names = row_ids(rows, task.name, field=None)
+    problems = {problem.id: problem for problem in task.problems("test")}
+    if any(name not in problems for name in names):
+        problems |= {problem.id: problem for problem in task.problems("train")}
+    for row, name in zip(rows, names, strict=True):
+        if name not in problems:
+            raise ValueError(f"{row.place}: is none of the problems that task {reward!r}, as it is set, asks")
+    return task, [(problems[name], said(row)) for row, name in zip(rows, names, strict=True)]

@@ -1,0 +1,140 @@
+"""A file of answers, scored: the same rows in the same order, each with its ``score`` and the ``reason``.
+
+The result appears when it is complete. Until then scores are kept in ``.NAME.partial`` beside it, one JSON object a
+line as they are reached, so that a run that was killed can be taken up again.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from revelm.core.atomic import finite, write_text_atomic
+from revelm.core.types import Score
+from revelm.rollout.row_rewards import read_items
+from revelm.rollout.verdicts import verdict_stream
+from revelm.rollout.workers import ScorePool
+from revelm.tasks.problem_files import Row, read_rows
+
+_TEST = re.compile(r"^test \d+ of \d+: ")
+_COUNT = re.compile(r"^\d+ of \d+ ")
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """What is to be scored. ``path``: the file; ``out``: the result, ``.jsonl``; ``fields``: of the reward.
+
+    ``num_workers`` None: one per core. ``is_resumed``: scores of a run that was killed are kept.
+    """
+
+    reward: str
+    path: str
+    out: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    num_workers: int | None = None
+    is_resumed: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What came out. ``reasons``: how often each kind of reason was given, the most frequent first."""
+
+    num_rows: int
+    mean: float
+    num_correct: int
+    num_errors: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+def score_file(job: ScoreJob, report: Callable[[int, int], None] | None = None) -> ScoreSummary:
+    """Score a file. ``report`` is called with the number of scores and of rows.
+
+    ValueError, before anything is scored, for a row that cannot be judged, with its number and field.
+    """
+    if not job.out.lower().endswith(".jsonl"):
+        raise ValueError(f"--out: {job.out!r} must end in .jsonl; the rows are written as JSON Lines")
+    if job.num_workers is not None and job.num_workers < 1:
+        raise ValueError(f"--workers: {job.num_workers}, must be at least 1")
+    rows = read_rows(job.path, field="FILE")
+    task, items = read_items(job.reward, job.fields, rows, path=job.path)
+    partial = _Partial(job, rows)
+    scores = partial.read() if job.is_resumed else {}
+    left = [place for place in range(len(rows)) if place not in scores]
+    if report is not None:
+        report(len(scores), len(rows))
+    with ScorePool(job.num_workers) as pool, partial.open(scores) as file:
+        for place, score in verdict_stream(task, [items[i] for i in left], pool=pool):
+            scores[left[place]] = score
+            file.write(_line(left[place], score))
+            file.flush()
+            if report is not None:
+                report(len(scores), len(rows))
+    found = [scores[place] for place in range(len(rows))]
+    write_text_atomic(job.out, "".join(map(_scored, rows, found)))
+    partial.file.unlink()
+    return _summary(found)
+
+
+class _Partial:
+    """The scores of a run under way, and what it scores: others' are not gone on with."""
+
+    def __init__(self, job: ScoreJob, rows: Sequence[Row]) -> None:
+        out = Path(job.out)
+        self.file = out.with_name(f".{out.name}.partial")
+        digest = hashlib.sha256()
+        for row in rows:
+            digest.update(json.dumps(row.fields, default=str).encode())
+        self._head = {"reward": job.reward, "fields": dict(job.fields), "rows": digest.hexdigest()}
+
+    def read(self) -> dict[int, Score]:
+        """The scores by place; none where no run was killed. ValueError for those of other rows or another reward."""
+        lines = self.file.read_text(encoding="utf-8").split("\n") if self.file.is_file() else []
+        whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line break was cut off
+        if whole and whole[0] != self._head:
+            raise ValueError(
+                f"--resume: {self.file} holds scores of other rows or another reward; remove it, or leave --resume out"
+            )
+        return {entry.pop("place"): Score(**entry) for entry in whole[1:]}
+
+    def open(self, scores: Mapping[int, Score]) -> Any:
+        """The file, with these scores in it, to go on with. OSError where it cannot be written."""
+        lines = [_line(place, score) for place, score in scores.items()]
+        write_text_atomic(self.file, "".join([json.dumps(self._head) + "\n", *lines]))
+        return self.file.open("a", encoding="utf-8")
+
+
+def _line(place: int, score: Score) -> str:
+    entry = {"value": score.value, "breakdown": dict(score.breakdown), "scope": score.scope, "reason": score.reason}
+    return json.dumps({"place": place, **entry}) + "\n"
+
+
+def _scored(row: Row, score: Score) -> str:
+    """A row with its score as a line of JSON; in ASCII where it holds what UTF-8 cannot hold."""
+    fields = finite({**row.fields, "score": score.value, "reason": score.reason})
+    line = json.dumps(fields, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(fields, default=str)
+    return line + "\n"
+
+
+def _summary(scores: Sequence[Score]) -> ScoreSummary:
+    return ScoreSummary(
+        num_rows=len(scores),
+        mean=sum(score.value for score in scores) / len(scores),
+        num_correct=sum(score.breakdown["correct"] > 0 for score in scores),
+        num_errors=sum(score.breakdown.get("error", 0.0) > 0 for score in scores),
+        reasons=tuple(Counter(_kind(score.reason) for score in scores).most_common()),
+    )
+
+
+def _kind(reason: str) -> str:
+    """What reasons that differ in their details have in common: "different" of "different: 3 instead of 4"."""
+    plain = _COUNT.sub("all ", _TEST.sub("", reason.removeprefix("error: ")))
+    kind = plain.partition(":")[0].strip() or "no reason given"
+    return f"error: {kind}" if reason.startswith("error") else kind
