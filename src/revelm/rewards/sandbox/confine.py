@@ -1,0 +1,173 @@
+"""How the processes of a sandbox are locked in, from outside to inside.
+
+The server leaves the machine: no network, no files but Python's own, read-only (``leave``). Every job has processes,
+mounts and a temporary folder of its own (``separate``). Every program runs as nobody, under limits, without privileges,
+behind a filter of system calls (``become_nobody``). Where the kernel refuses namespaces, limits, users and the filter
+are left: the weaker mode.
+"""
+
+import os
+import resource
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from revelm.rewards.sandbox import syscalls
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.syscall_filter import filter_program, install, this_machine
+
+Isolation = Literal["namespaces", "weak"]
+_SHOWN = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_ROOTS = ("/sys", "/mnt", "/media", "/opt", "/proc")
+_STACK = 128 * 2**20
+_FIRST_UID, _NUM_PIDS = 1_000_000_000, 2**22
+_INSIDE = 1000  # the user inside a user namespace
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server's programs run. ``uids``: of programs and of tests; None: the user's own (no other can be had).
+
+    ``proc``: descriptor of /proc as the server saw it. ``base_bytes``: address space of a process before it begins.
+    ``uses_userns``: processes are counted within the server's own user namespace.
+    """
+
+    isolation: Isolation
+    uids: tuple[int, int] | None
+    uses_userns: bool
+    proc: int
+    base_bytes: int
+    filter: bytes | None
+
+
+def leave(folders: list[str], isolation: Isolation) -> Place:
+    """Lock the server in. ``folders``: what programs may read beside the standard library. OSError: not allowed here."""
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    with suppress(OSError):  # where /proc is read-only
+        Path("/proc/self/oom_score_adj").write_text("800")
+    allows_network = isolation == "namespaces"
+    program = filter_program(this_machine(), allows_network=allows_network)
+    is_root = os.geteuid() == 0
+    uids = _free_uids() if is_root else None
+    uses_userns = False
+    if isolation == "namespaces":
+        uses_userns = _unshare(is_root=is_root)
+        if uses_userns and is_root:
+            uids = None
+        _change_root(folders)
+    return Place(isolation, uids, uses_userns, proc, base, program)
+
+
+def _free_uids() -> tuple[int, int]:
+    """Two users that nobody else is: of this process's own number, as far as the container has users at all."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    last = max(int(start) + int(count) for start, _, count in ranges) - 1
+    if last > _FIRST_UID + 2 * _NUM_PIDS:
+        return _FIRST_UID + os.getpid(), _FIRST_UID + _NUM_PIDS + os.getpid()
+    half = (last - 1000) // 2
+    return 1000 + os.getpid() % half, 1000 + half + os.getpid() % half
+
+
+def _unshare(*, is_root: bool) -> bool:
+    """New mounts, network, IPC and host name; returns whether that took a user namespace."""
+    flags = syscalls.NEWNS | syscalls.NEWNET | syscalls.NEWIPC | syscalls.NEWUTS
+    if is_root:
+        try:
+            syscalls.unshare(flags)
+            return False
+        except PermissionError:
+            pass
+    uid, gid = os.getuid(), os.getgid()
+    syscalls.unshare(flags | syscalls.NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{_INSIDE} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{_INSIDE} {gid} 1")
+    return True
+
+
+def _change_root(folders: list[str]) -> None:
+    """A new root that holds Python, ``folders``, a few devices, an empty /tmp, and nothing else."""
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    root = next(Path(path) for path in _ROOTS if Path(path).is_dir())
+    shown = [path for path in (*_SHOWN, sys.base_prefix, *folders) if Path(path).exists()]
+    syscalls.mount("root", str(root), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=4m,mode=755")
+    for path in shown:
+        if not any(path != other and Path(path).is_relative_to(other) for other in shown if Path(other).is_dir()):
+            _show(Path(path), root)
+    for name in _DEVICES:
+        _show(Path("/dev") / name, root, is_device=True)
+    (root / "tmp").mkdir()
+    os.chdir(root)
+    syscalls.mount(".", "/", flags=syscalls.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _show(path: Path, root: Path, *, is_device: bool = False) -> None:
+    target = root / path.relative_to("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() and not path.readlink().is_absolute():
+        target.symlink_to(path.readlink())
+        return
+    if path.is_dir():
+        target.mkdir(exist_ok=True)
+    else:
+        target.touch()
+    syscalls.mount(str(path.resolve()), str(target), flags=syscalls.MS_BIND | syscalls.MS_REC)
+    if not is_device:
+        syscalls.make_read_only(str(target))
+
+
+def separate(place: Place, limits: Limits) -> None:
+    """Give what this process starts its own processes and an empty /tmp of limited size, which vanish with them."""
+    if place.isolation == "weak":
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        return
+    syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
+    options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
+    syscalls.mount("tmp", "/tmp", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+    os.chdir("/tmp")
+
+
+def become_nobody(place: Place, limits: Limits, *, is_tests: bool) -> None:
+    """Limits, then no privileges. A process of tests cannot be looked into by others of the same user."""
+    if place.uids is not None:
+        uid = place.uids[1 if is_tests else 0]
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+    _set_limits(place, limits)
+    if place.uids is not None:
+        os.setresuid(uid, uid, uid)
+    syscalls.drop_capabilities()
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+    if is_tests:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if place.filter is not None:
+        install(place.filter)
+    else:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _set_limits(place: Place, limits: Limits) -> None:
+    # Without a user of their own programs share the count with the server, the supervisor and the tests.
+    shared = 0 if place.uids is not None else 3
+    wanted = {
+        resource.RLIMIT_AS: place.base_bytes + limits.memory_mb * 2**20,
+        resource.RLIMIT_CPU: int(limits.total_seconds) + 1,
+        resource.RLIMIT_FSIZE: max(limits.file_mb, limits.output_mb) * 2**20,
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_STACK: _STACK,
+    }
+    if place.uids is not None or place.uses_userns:
+        wanted[resource.RLIMIT_NPROC] = limits.processes + shared
+    for name, value in wanted.items():
+        hard = resource.getrlimit(name)[1]
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (allowed, allowed))

@@ -1,0 +1,256 @@
+"""The sandbox of this machine, seen from the process that wants programs judged.
+
+A program meets up to four processes: the **server** (pre-imported, locked in, one per sandbox), and for each job a
+**supervisor** that watches, **tests** that hold what is expected, and the **program**. Expected outputs of scripts never
+enter the sandbox: what was printed comes back and is compared here.
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from revelm.rewards.code_tests import CodeTests, TestResult
+from revelm.rewards.sandbox.confine import Isolation
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.supervisor import described
+from revelm.rewards.stdout_match import is_same_output
+
+_LOG = logging.getLogger(__name__)
+_PACKAGES = ("numpy", "numpy.libs", "scipy", "scipy.libs", "sympy", "mpmath", "pandas", "networkx", "sortedcontainers")
+_BOOT = "import sys; sys.path[:0] = {path!r}; from revelm.rewards.sandbox.program import fresh; fresh(sys.argv[1:])"
+_GRACE = 60.0  # seconds beyond a job's own limit after which the server itself counts as broken
+
+Start = Literal["fork", "fresh"]
+
+
+class LocalSandbox:
+    """An `Executor` on this machine; one job at a time.
+
+    ``isolation`` None: the strongest that the kernel allows, with a warning where that is the weaker mode. ``start``:
+    programs are forks of a server that has imported the usual modules, or each a fresh interpreter (slower).
+    """
+
+    def __init__(self, *, isolation: Isolation | None = None, start: Start = "fork") -> None:
+        """Starts the server. RuntimeError where ``isolation`` is not to be had."""
+        self._wanted = isolation
+        self._start = start
+        self._paths = _visible()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self.isolation: Isolation = self._open()
+
+    def run(self, code: str, tests: CodeTests, limits: Limits) -> tuple[TestResult, ...]:
+        """See `Executor`."""
+        seconds = limits.seconds if tests.seconds is None else tests.seconds
+        source = f"{tests.prelude}\n{code}" if tests.prelude else code
+        with _Files() as files:
+            program = files.new("code", source.encode("utf-8", "surrogatepass"))
+            if tests.method == "stdio":
+                return self._scripts(program, tests, limits, seconds, files)
+            return self._tested(program, tests, limits, seconds, files)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._server is not None:
+            try:
+                self._server.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+        self._channel = self._server = None
+
+    def _scripts(
+        self, program: int, tests: CodeTests, limits: Limits, seconds: float, files: "_Files"
+    ) -> tuple[TestResult, ...]:
+        results: list[TestResult] = []
+        left = limits.total_seconds
+        for given, expected in zip(tests.inputs, tests.outputs, strict=True):
+            if left <= 0 or (limits.stops_early and results and results[-1].outcome != "passed"):
+                results.append(TestResult("not run"))
+                continue
+            streams = [files.new("stdin", given.encode("utf-8", "surrogatepass")), files.new("out"), files.new("err")]
+            part = replace(limits, total_seconds=left)
+            answer = self._ask("script", seconds, part, [program, *streams])
+            results.append(_script_result(answer, expected, streams[1], streams[2], limits))
+            left -= float(answer.get("wall", 0.0))
+            for stream in streams:
+                files.drop(stream)
+        return tuple(results)
+
+    def _tested(
+        self, program: int, tests: CodeTests, limits: Limits, seconds: float, files: "_Files"
+    ) -> tuple[TestResult, ...]:
+        spec = {**asdict(tests), "stops_early": limits.stops_early}
+        held = files.new("tests", json.dumps(spec).encode())
+        report = files.new("report")
+        answer = self._ask("tests", seconds, limits, [program, held, report])
+        lines = _content(report).decode("utf-8", "replace").splitlines()
+        results = [TestResult(*json.loads(line)) for line in lines][: tests.num_tests]
+        is_whole = len(results) == tests.num_tests or (
+            limits.stops_early and results and results[-1].outcome != "passed"
+        )
+        if not is_whole:
+            broke_off = "error\nthe process of the tests broke off"
+            outcome, detail = described(None, answer.get("verdict") or broke_off)
+            results.append(TestResult(outcome, answer.get("detail", detail)))  # type: ignore[arg-type]
+        results += [TestResult("not run")] * (tests.num_tests - len(results))
+        return tuple(results[: tests.num_tests])
+
+    def _ask(self, kind: str, seconds: float, limits: Limits, descriptors: Sequence[int]) -> dict[str, Any]:
+        """The server's answer; a server that is gone is started again, once."""
+        fresh = self._fresh_words() if self._start == "fresh" else []
+        request = json.dumps({"kind": kind, "seconds": seconds, "limits": asdict(limits), "fresh": fresh}).encode()
+        for _ in range(2):
+            if self._channel is None:
+                self._open()
+            assert self._channel is not None
+            self._channel.settimeout(limits.total_seconds + _GRACE)
+            try:
+                socket.send_fds(self._channel, [request], list(descriptors))
+                answer = self._channel.recv(65536)
+            except OSError:
+                answer = b""
+            if answer:
+                return dict(json.loads(answer))
+            self.close()
+        return {"verdict": "error\nthe sandbox's server died twice"}
+
+    def _open(self) -> Isolation:
+        wanted: tuple[Isolation, ...] = ("namespaces", "weak") if self._wanted is None else (self._wanted,)
+        refused = ""
+        for isolation in wanted:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._server = _start_server(theirs, isolation, self._paths)
+            theirs.close()
+            told = ours.recv(65536)
+            words = json.loads(told) if told else {"refused": "the server did not start"}
+            if "refused" not in words:
+                self._channel = ours
+                if isolation == "weak" and self._wanted is None:
+                    _LOG.warning(
+                        "the kernel refuses namespaces (%s): programs run in the weaker mode, with limits and a filter of "
+                        "system calls, but they see this machine's files",
+                        refused,
+                    )
+                return isolation
+            refused = words["refused"]
+            ours.close()
+            self._server.wait()
+        raise RuntimeError(f"no sandbox of isolation {self._wanted or 'namespaces or weak'} here: {refused}")
+
+    def _fresh_words(self) -> list[str]:
+        python = getattr(sys, "_base_executable", sys.executable)
+        return [os.path.realpath(python), "-I", "-S", "-c", _BOOT.format(path=self._paths["path"])]
+
+
+@lru_cache(maxsize=1)
+def local_executor() -> LocalSandbox:
+    """The sandbox of this process, started on first use and ended with it."""
+    sandbox = LocalSandbox()
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+class _Files:
+    """Anonymous files in memory, closed together."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open:
+            os.close(descriptor)
+
+    def new(self, name: str, content: bytes = b"") -> int:
+        """A file with ``content``, its position at the beginning."""
+        descriptor = os.memfd_create(name)
+        self._open.add(descriptor)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def drop(self, descriptor: int) -> None:
+        """Close one now."""
+        os.close(descriptor)
+        self._open.remove(descriptor)
+
+
+def _script_result(answer: dict[str, Any], expected: str, out: int, err: int, limits: Limits) -> TestResult:
+    """The verdict on one run of a script."""
+    seconds = float(answer.get("seconds", 0.0))
+    outcome, detail = described(answer.get("status"), answer.get("verdict", ""))
+    size = os.fstat(out).st_size
+    if outcome in ("exit", "killed") and size >= max(limits.output_mb, limits.file_mb) * 2**20:
+        return TestResult("output", f"more than {limits.output_mb} MB", seconds)
+    if outcome == "exit" and answer.get("status") == 0:
+        if is_same_output(expected, _content(out)):
+            return TestResult("passed", "", seconds)
+        return TestResult("wrong", _difference(expected, out), seconds)
+    if outcome == "exit":
+        last = _content(err, 65536).decode("utf-8", "replace").strip().rpartition("\n")[2]
+        kind = "memory" if last.startswith("MemoryError") else "exception"
+        return TestResult(kind, last[:200] or detail, seconds)  # type: ignore[arg-type]
+    return TestResult(outcome, detail, seconds)  # type: ignore[arg-type]
+
+
+def _difference(expected: str, out: int) -> str:
+    printed = _content(out, 200).decode("utf-8", "replace")
+    return f"printed {printed[:80]!r} instead of {expected[:80]!r}"
+
+
+def _content(descriptor: int, most: int | None = None) -> bytes:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size if most is None else min(size, most), 0)
+
+
+def _visible() -> dict[str, list[str]]:
+    """What programs may read beside the standard library, and where they import from."""
+    source = Path(__file__).resolve().parents[2]
+    needed = [source / "__init__.py", source / "rewards" / "__init__.py", source / "rewards" / "sandbox"]
+    folders, places = [str(path) for path in needed], [str(source.parent)]
+    for name in _PACKAGES:
+        if (spec := find_spec(name) if "." not in name else None) and spec.origin:
+            package = Path(spec.origin).resolve().parent
+            libraries = package.parent / f"{name}.libs"
+            folders += [str(package), *([str(libraries)] if libraries.is_dir() else [])]
+            places.append(str(package.parent))
+    standard = [
+        path for path in sys.path if path and Path(path).resolve().is_relative_to(Path(sys.base_prefix).resolve())
+    ]
+    standard = [path for path in standard if not path.endswith(("site-packages", "dist-packages"))]
+    return {"folders": folders, "path": list(dict.fromkeys([*standard, *places]))}
+
+
+def _start_server(
+    theirs: socket.socket, isolation: Isolation, paths: dict[str, list[str]]
+) -> "subprocess.Popen[bytes]":
+    options = json.dumps({"isolation": isolation, **paths})
+    boot = f"import sys; sys.path[:] = {paths['path']!r}; from revelm.rewards.sandbox.server import main; "
+    # One thread each: threads of a linear algebra library would be lost in every fork, and count as processes.
+    environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", f"{boot}main({theirs.fileno()}, {options!r})"],
+        pass_fds=[theirs.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )

@@ -1,0 +1,126 @@
+"""The process that runs a program: as a script, or to answer calls of the functions it defines.
+
+Nothing here is trusted once the program has begun. The process knows the program and its input, never a test or an
+expected result, and has no channel on which a verdict could be given.
+"""
+
+import atexit
+import gc
+import io
+import os
+import socket
+import sys
+import threading
+import traceback
+from types import ModuleType
+from typing import Any, NoReturn
+
+from revelm.rewards.sandbox.serving import Service
+
+_CHUNK = 2**20
+
+
+def read_all(descriptor: int) -> bytes:
+    """The whole of a file, whatever its position."""
+    parts, place = [], 0
+    while part := os.pread(descriptor, _CHUNK, place):
+        parts.append(part)
+        place += len(part)
+    return b"".join(parts)
+
+
+def main(kind: str, code: int, peer: int, ready: int) -> NoReturn:
+    """Run the program in descriptor ``code``, as a "script" or a "service" on ``peer``; close ``ready`` to begin."""
+    source = read_all(code).decode("utf-8", "surrogatepass")
+    os.close(code)
+    channel = socket.socket(fileno=peer) if kind == "service" else None
+    _open_streams()
+    gc.enable()
+    os.close(ready)
+    status = 1
+    try:
+        status = _script(source) if channel is None else _service(source, channel)
+    finally:
+        os._exit(status)
+
+
+def _open_streams() -> None:
+    """Text streams on descriptors 0, 1 and 2, as a new interpreter has them."""
+    stdin, stdout, stderr = (
+        io.TextIOWrapper(open(i, mode, closefd=False), encoding="utf-8", errors=errors, line_buffering=i == 2)
+        for i, mode, errors in (
+            (0, "rb", "surrogateescape"),
+            (1, "wb", "surrogateescape"),
+            (2, "wb", "backslashreplace"),
+        )
+    )
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
+
+
+def _script(source: str) -> int:
+    """Run as ``python main.py`` would; returns the exit status."""
+    status = 0
+    try:
+        _execute(source, "__main__")
+    except SystemExit as stop:
+        status = _exit_status(stop)
+    except BaseException:  # noqa: BLE001 - whatever the program raises is its result
+        _show_error()
+        status = 1
+    return _leave(status)
+
+
+def _leave(status: int) -> int:
+    """What an interpreter does at its end: wait for threads, call exit functions, flush."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 - as above
+        _show_error()
+        return status or 1
+    return status
+
+
+def _service(source: str, channel: socket.socket) -> int:
+    service = Service(channel)
+    try:
+        namespace = vars(_execute(source, "answer"))
+    except BaseException as error:  # noqa: BLE001 - as above
+        service.failed(error)
+        return 1
+    service.serve(namespace)
+    return 0
+
+
+def _execute(source: str, name: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules[name] = module
+    sys.argv = ["main.py"]
+    exec(compile(source, "main.py", "exec"), module.__dict__)
+    return module
+
+
+def _exit_status(stop: SystemExit) -> int:
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    print(stop.code, file=sys.stderr)  # noqa: T201 - what the interpreter does
+    return 1
+
+
+def _show_error() -> None:
+    try:
+        traceback.print_exc(limit=8)
+    except BaseException:  # noqa: BLE001 - a program may leave nothing to print with
+        os.write(2, b"an exception that cannot be shown\n")
+
+
+def fresh(arguments: list[str]) -> Any:
+    """``main`` in an interpreter of its own, from words of its command line."""
+    kind, *descriptors = arguments
+    main(kind, *(int(word) for word in descriptors))

@@ -1,0 +1,141 @@
+"""The fork server of a sandbox: has imported what programs import, is locked in, and runs one job after another.
+
+Started by ``revelm.rewards.sandbox.local`` with one socket. A request is JSON and descriptors; the answer is JSON. The
+server never sees a test: descriptors go on to the job's own processes. It ends when the other side does.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from revelm.rewards.sandbox.confine import Place, leave
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.supervisor import Job, Supervisor
+from revelm.rewards.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
+
+_IMPORTED = [
+    "abc",
+    "array",
+    "ast",
+    "bisect",
+    "cmath",
+    "collections",
+    "copy",
+    "csv",
+    "ctypes",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "numbers",
+    "operator",
+    "pprint",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "types",
+    "typing",
+    "unicodedata",
+    "uuid",
+    "numpy",
+]
+_MAX_REQUEST = 65536
+
+
+def main(descriptor: int, options: str) -> None:
+    """Serve on the socket ``descriptor``. ``options``: JSON with ``isolation``, ``folders`` and ``fresh``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = socket.socket(fileno=descriptor)
+    given = json.loads(options)
+    for name in _IMPORTED:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+    try:
+        place = leave(given["folders"], given["isolation"])
+    except OSError as error:
+        channel.send(json.dumps({"refused": str(error)}).encode())
+        return
+    os.environ.clear()
+    os.environb.clear()
+    sys.path[:] = given["path"]
+    gc.collect()
+    gc.freeze()
+    channel.send(json.dumps({"isolation": place.isolation, "has_filter": place.filter is not None}).encode())
+    _serve(channel, place)
+
+
+def _serve(channel: socket.socket, place: Place) -> None:
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST, 8)
+        if not request:
+            return
+        answer = _in_a_child(json.loads(request), descriptors, channel, place)
+        for one in descriptors:
+            os.close(one)
+        channel.send(answer)
+
+
+def _in_a_child(request: Any, descriptors: Sequence[int], channel: socket.socket, place: Place) -> bytes:
+    """What a supervisor of its own says about one job. It is ended when nobody waits for its answer any more."""
+    listen, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(listen)
+        channel.close()
+        _supervise(request, tuple(descriptors), tell, place)
+    os.close(tell)
+    answer = b""
+    poller = select.poll()
+    poller.register(listen, select.POLLIN)
+    poller.register(channel.fileno(), select.POLLRDHUP | select.POLLHUP)
+    while True:
+        ready = [one for one, _ in poller.poll()]
+        if listen in ready:
+            part = os.read(listen, 65536)
+            answer += part
+            if not part:
+                break
+        elif ready:
+            os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+    os.close(listen)
+    os.waitpid(pid, 0)
+    return answer or json.dumps({"verdict": "error\nthe supervisor of the sandbox died"}).encode()
+
+
+def _supervise(request: Any, descriptors: tuple[int, ...], tell: int, place: Place) -> None:
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        limits = Limits(**request["limits"])
+        job = Job(request["kind"], request["seconds"], limits, tuple(request["fresh"]), descriptors)
+        answer = Supervisor(job, place).run()
+    except BaseException as error:  # noqa: BLE001 - the server goes on whatever happens to a job
+        answer = {"verdict": f"error\n{type(error).__name__}: {error}"}
+    os.write(tell, json.dumps(answer).encode())
+    os._exit(0)

@@ -1,0 +1,107 @@
+"""The program's side of calls: its functions and objects, addressed by name or number, plain values in and out.
+
+Requests are ``[verb, target, detail, arguments]``; replies ``["value", v, changed arguments]``, ``["raise", type,
+message]``, or ``["call", number, arguments]``, by which the program calls a function that the tests handed over.
+"""
+
+import json
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from revelm.rewards.sandbox.channel import Closed, receive, send
+from revelm.rewards.sandbox.plain import Handle, read, write
+
+_MUTABLE = (list, dict, set, bytearray, deque)
+
+
+class Service:
+    """What a program has defined and made, at the service of its tests."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """``channel``: to the tests."""
+        self._channel = channel
+        self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+
+    def failed(self, error: BaseException) -> None:
+        """Tell that the program did not come to its end."""
+        self._say(["raise", *_described(error)])
+
+    def serve(self, namespace: dict[str, Any]) -> None:
+        """Tell what is defined, then answer until the tests hang up."""
+        defined = {name: self._encode(value) for name, value in list(namespace.items()) if not name.startswith("__")}
+        self._say(["defined", defined])
+        while True:
+            try:
+                request = json.loads(receive(self._channel))
+            except Closed:
+                return
+            self._say(self._answer(*request))
+
+    def _answer(self, verb: str, target: int, detail: Any, arguments: str) -> list[Any]:
+        try:
+            positional, named = read(arguments, self._inside)
+            given = [*positional, *named.values()]
+            before = [self._encode(value) if _is_mutable(value) else "" for value in given]
+            value = self._encode(self._do(verb, self._objects[target], detail, (positional, named)))
+            after = [self._encode(value) if text else "" for text, value in zip(before, given, strict=True)]
+            return ["value", value, [[i, a] for i, (a, b) in enumerate(zip(after, before, strict=True)) if a != b]]
+        except BaseException as error:  # noqa: BLE001 - whatever the program raises is its result
+            return ["raise", *_described(error)]
+
+    def _do(self, verb: str, target: Any, detail: Any, arguments: tuple[list[Any], dict[str, Any]]) -> Any:
+        positional, named = arguments
+        actions: dict[str, Callable[[], Any]] = {
+            "call": lambda: target(*positional, **named),
+            "get": lambda: getattr(target, detail),
+            "set": lambda: setattr(target, detail, positional[0]),
+            "next": lambda: next(target),
+            "iter": lambda: iter(target),
+            "length": lambda: len(target),
+            "item": lambda: target[positional[0]],
+            "text": lambda: str(target),
+            "repr": lambda: repr(target),
+        }
+        return actions[verb]()
+
+    def _encode(self, value: Any) -> str:
+        try:
+            return write(value, self._outside)
+        except RecursionError:
+            return json.dumps(self._outside(value))
+
+    def _outside(self, value: Any) -> Handle:
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)  # kept, so that its id stays its own
+        return ["h", number, type(value).__name__, callable(value)]
+
+    def _inside(self, handle: Handle) -> Any:
+        if handle[0] == "h":
+            return self._objects[handle[1]]
+        return lambda *positional: self._call_back(handle[1], positional)
+
+    def _call_back(self, number: int, positional: tuple[Any, ...]) -> Any:
+        self._say(["call", number, self._encode(list(positional))])
+        while True:
+            request = json.loads(receive(self._channel))
+            if request[0] == "result":
+                return read(request[1], self._inside)
+            self._say(self._answer(*request))
+
+    def _say(self, message: list[Any]) -> None:
+        send(self._channel, json.dumps(message))
+
+
+def _is_mutable(value: Any) -> bool:
+    return isinstance(value, _MUTABLE) or type(value).__name__ == "ndarray"
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    try:
+        return type(error).__name__, str(error)[:500]
+    except BaseException:  # noqa: BLE001 - an exception of the program's own making
+        return "Exception", "an exception that cannot be shown"

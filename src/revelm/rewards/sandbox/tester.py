@@ -1,0 +1,140 @@
+"""The process that holds the tests of one program and reaches their verdict.
+
+It is trusted with the tests, not with the machine: it runs under limits and without privileges, as the program does,
+but in a process that the program can neither see into nor signal. A line of the report is written behind each test.
+"""
+
+import builtins
+import json
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from revelm.rewards.sandbox.channel import Closed
+from revelm.rewards.sandbox.program import read_all
+from revelm.rewards.sandbox.remote import ProgramError, Remote
+
+_DETAIL = 200
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
+
+
+def main(tests: int, report: int, control: int) -> None:
+    """Judge by the tests in descriptor ``tests``, into ``report``; ``control`` asks the supervisor for programs."""
+    spec = json.loads(read_all(tests).decode("utf-8", "surrogatepass"))
+    Tester(spec, report, socket.socket(fileno=control)).run()
+
+
+class Tester:
+    """The tests of one program at work."""
+
+    def __init__(self, spec: Mapping[str, Any], report: int, control: socket.socket) -> None:
+        """``spec``: the fields of ``CodeTests`` and ``stops_early``."""
+        self._spec = spec
+        self._report = report
+        self._control = control
+        self._namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
+        self._defined: dict[str, Any] = {}
+        self._is_running = False
+
+    def run(self) -> None:
+        """All tests in order, or as far as the first failed one."""
+        try:
+            exec(compile(self._spec["setup"], "setup", "exec"), self._namespace)
+        except BaseException as error:  # noqa: BLE001 - code from a data set
+            self._write("error", f"the setup of the tests failed: {_line(error)}")
+            return
+        for test in self._tests():
+            outcome, detail = self._one(test)
+            self._write(outcome, detail)
+            if outcome != "passed" and self._spec["stops_early"]:
+                return
+
+    def _tests(self) -> list[Callable[[], None]]:
+        if self._spec["method"] == "call":
+            pairs = zip(self._spec["arguments"], self._spec["returns"], strict=True)
+            return [lambda a=a, r=r: self._call(a, r) for a, r in pairs]
+        return [lambda s=s: self._statement(s) for s in self._spec["statements"]]
+
+    def _one(self, test: Callable[[], None]) -> tuple[str, str]:
+        """Outcome and detail of one test."""
+        self._control.send(b"test")
+        try:
+            if not self._is_running:
+                self._start()
+            test()
+        except Closed:
+            self._is_running = False
+            self._control.send(b"why")
+            outcome, _, detail = self._control.recv(4096).decode("utf-8", "replace").partition("\n")
+            return outcome, detail
+        except AssertionError as error:
+            return "wrong", _line(error)
+        except MemoryError:
+            return "memory", "MemoryError"
+        except ProgramError as error:
+            return ("exit" if str(error).startswith("SystemExit") else "exception"), _line(error)
+        except BaseException as error:  # noqa: BLE001 - code from a data set, fed by a program
+            return "exception", _line(error)
+        return "passed", ""
+
+    def _start(self) -> None:
+        """Have a program started, and bind the names that the tests may use. Raises what the program raised."""
+        self._control.send(b"start")
+        _, descriptors, _, _ = socket.recv_fds(self._control, 16, 1)
+        remote = Remote(socket.socket(fileno=descriptors[0]))
+        self._defined = remote.defined()
+        self._is_running = True
+        if self._spec["method"] == "call":
+            return
+        names = self._spec["names"]
+        if names is None:
+            known = set(vars(builtins)) | set(self._namespace)
+            names = [name for name in self._defined if name not in known or self._is_stale(name)]
+        self._namespace |= {name: self._defined[name] for name in names if name in self._defined}
+
+    def _is_stale(self, name: str) -> bool:
+        """Whether a name of the tests stands for something of a program that is gone."""
+        return type(self._namespace.get(name)).__name__ == "StandIn"
+
+    def _statement(self, statement: str) -> None:
+        try:
+            exec(compile(statement, "test", "exec"), self._namespace)
+        except AssertionError as error:
+            raise AssertionError(str(error) or " ".join(statement.split())) from error
+
+    def _call(self, arguments: str, returns: str) -> None:
+        value, expected = self._function()(*json.loads(arguments)), json.loads(returns)
+        if not is_same_value(value, expected):
+            raise AssertionError(f"{repr(value)[:80]} instead of {repr(expected)[:80]}")
+
+    def _function(self) -> Callable[..., Any]:
+        first, *attributes = str(self._spec["names"][0]).split(".")
+        if first not in self._defined:
+            raise NameError(f"name {first!r} is not defined")
+        found = self._defined[first]
+        for attribute in attributes:  # "Solution.f": the method of a new Solution
+            found = getattr(found(), attribute)
+        return found
+
+    def _write(self, outcome: str, detail: str) -> None:
+        os.write(self._report, (json.dumps([outcome, detail[:_DETAIL]]) + "\n").encode())
+
+
+def is_same_value(value: Any, expected: Any) -> bool:
+    """Whether a plain value is what JSON says: tuples as lists, keys as text, floats up to rounding."""
+    if isinstance(value, float) or isinstance(expected, float):
+        numbers = isinstance(value, int | float) and isinstance(expected, int | float)
+        return numbers and (value == expected or math.isclose(value, expected, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE))
+    if isinstance(value, list | tuple) and isinstance(expected, list):
+        return len(value) == len(expected) and all(map(is_same_value, value, expected))
+    if isinstance(value, dict) and isinstance(expected, dict):
+        texts = {str(key): item for key, item in value.items()}
+        return texts.keys() == expected.keys() and all(is_same_value(texts[key], expected[key]) for key in expected)
+    return type(value) is type(expected) and bool(value == expected)
+
+
+def _line(error: BaseException) -> str:
+    name = "" if isinstance(error, AssertionError | ProgramError) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())
