@@ -264,14 +264,14 @@ def test_bad_input_is_one_clear_line(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "empty"),
+        ("", "has no rows"),
         ('{"prompt": "1", "completion": "2"}\n{"prompt": "1"}\n', "row 2"),
         (
             '{"prompt": "1", "completion": "a <|mask|> b"}\n',
-            "data row 1: messages.1.content spells",
+            "data.jsonl, row 1 (line 1): messages.1.content spells",
         ),
-        ('{"prompt": "1", "completion": "%s"}\n' % ("long " * 50), "data row 1 has"),
-        ("not json\n", "not valid JSON"),
+        ('{"prompt": "1", "completion": "%s"}\n' % ("long " * 50), "row 1 (line 1) has"),
+        ("not json\n", "not JSON"),
     ],
 )
 def test_bad_data_is_one_clear_line(

@@ -153,9 +153,9 @@ def test_evaluations_that_never_run_are_not_checked(model: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "words", "rows", "reason"),
     [
-        ("llada", [], [CHAT, {"prompt": "a", "completion": "b" * 300}], "data row 2 has"),
-        ("llada", ["objective.num_pad=300"], [CHAT], "data row 1 has"),
-        ("sdar", [], [{"prompt": "a", "completion": "b<|mask|>"}], "data row 1: messages.1.content spells"),
+        ("llada", [], [CHAT, {"prompt": "a", "completion": "b" * 300}], "data.jsonl, row 2 (line 2) has"),
+        ("llada", ["objective.num_pad=300"], [CHAT], "row 1 (line 1) has"),
+        ("sdar", [], [{"prompt": "a", "completion": "b<|mask|>"}], "row 1 (line 1): messages.1.content spells"),
         ("sdar", ["objective=random_mask_sft"], [CHAT], "use 'block_sft'"),
         ("sdar", ["objective.num_pads=3"], [CHAT], "objective.num_pads: unknown field"),
         ("qwen3", [], [CHAT], "qwen3 is autoregressive"),
@@ -215,7 +215,7 @@ def test_evaluations(empty: Path, refused: Callable[..., str], name: str, words:
     [
         ("llada", 400, [], "row 2 has 403 tokens; the model has 256 positions"),
         ("llada", 13, ["--estimator", "exact"], "row 2 has 13 response tokens to hide at once; estimator 'exact'"),
-        ("qwen3", 0, [], "row 2: response is empty"),
+        ("qwen3", 0, [], "row 2 (line 2), field 'response': empty"),
     ],
 )
 def test_likelihood_rows(

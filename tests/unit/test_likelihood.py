@@ -312,16 +312,16 @@ def test_command_reads_plain_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([CHAT, {"prompt": "a"}], "row 3: needs 'messages'"),
-        ([{"prompt": "a", "response": "b"}, CHAT], "row 3: must be an object with 'prompt' and 'response'"),
-        ([{"prompt": "a", "response": 4}], "row 1: response must be a string, got int"),
-        ([{"prompt": "a", "response": ""}], "row 1: response is empty"),
-        ([{"prompt": "a", "response": "b"}, "{"], "row 3: not valid JSON"),
-        ([{"prompt": "a<|mask|>", "response": "b"}], "row 1: prompt spells the special token '<|mask|>'"),
-        ([{"prompt": "a", "response": "<|mask|>b"}], "row 1: response spells the special token '<|mask|>'"),
-        ([CHAT, {"prompt": "a", "completion": "b<|pad|>"}], "row 3: messages.1.content spells the special token"),
+        ([CHAT, {"prompt": "a"}], "row 2 (line 3), field 'messages': missing or null, and rows"),
+        ([{"prompt": "a", "response": "b"}, CHAT], "row 1 (line 1), field 'messages': missing or null, and rows"),
+        ([{"prompt": "a", "response": 4}], "row 1 (line 1), field 'response': must be text, got 4"),
+        ([{"prompt": "a", "response": ""}], "row 1 (line 1), field 'response': empty"),
+        ([{"prompt": "a", "response": "b"}, "{"], "row 2 (line 3): not JSON"),
+        ([{"prompt": "a<|mask|>", "response": "b"}], "row 1 (line 1): prompt spells the special token '<|mask|>'"),
+        ([{"prompt": "a", "response": "<|mask|>b"}], "row 1 (line 1): response spells the special token '<|mask|>'"),
+        ([CHAT, {"prompt": "a", "completion": "b<|pad|>"}], "row 2 (line 3): messages.1.content spells the special"),
         ([{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "b" * 96}], "row 3 has 97 tokens, in whole"),
-        ([""], "empty, at least one"),
+        ([""], "has no rows"),
     ],
 )
 def test_command_names_the_row(
@@ -330,7 +330,8 @@ def test_command_names_the_row(
     """Catches errors that leave the user to look for the row."""
     model = save_tiny(tmp_path / "model")
     assert run_eval(write_rows(tmp_path / "data.jsonl", rows), "--model", model) == 2
-    assert f"data.jsonl{', ' if rows != [''] else ': '}{message}" in capsys.readouterr().err
+    separator = ", " if rows != [""] else "': "
+    assert f"data.jsonl{separator}{message}" in capsys.readouterr().err
 
 
 def test_command_refuses_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,7 +339,7 @@ def test_command_refuses_settings(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["eval", "--samples", "4"]) == 2
     assert "--samples: only with --loglikelihood" in capsys.readouterr().err
     assert run_eval(tmp_path / "none.jsonl", "--model", save_tiny(tmp_path / "model")) == 2
-    assert "no such data file" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
     assert run_eval("x.jsonl", "--model", "x", "--estimator", "best") == 2
     assert "estimator" in capsys.readouterr().err
     assert run_eval("x.jsonl", "--model", "x", "task=chain") == 2

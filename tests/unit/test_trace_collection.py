@@ -313,14 +313,16 @@ def test_the_command_collects_skips_and_converts(tmp_path: Path, capsys: pytest.
     assert "none of 14 answers is fit to learn; lower --min-score" in capsys.readouterr().err
 
 
-def test_plain_texts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches traces without a stop: a model that learns them never ends an answer."""
-    data = tmp_path / "p.jsonl"
-    data.write_text('{"prompt": "a", "response": "b"}')
-    words = ["trace", "collect", "--model", str(save_tiny(tmp_path / "m")), "--data", str(data)]
-    assert main([*words, "--out", str(tmp_path / "t.parquet")]) == 2
-    assert "rename 'response' to 'completion'" in capsys.readouterr().err
-    assert not (tmp_path / "t.parquet").exists()
+def test_prompts_with_responses_are_chats(tmp_path: Path) -> None:
+    """Catches traces without a stop, and orders of other ids than `revelm sft` learns from the same file."""
+    model, found = save_tiny(tmp_path / "m"), []
+    for name in ("response", "completion"):
+        data, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.parquet"
+        data.write_text(json.dumps({"prompt": "a", name: "b"}))
+        assert main(["trace", "collect", "--model", str(model), "--data", str(data), "--out", str(out)]) == 0
+        found.append(read_traces(out)[0].ids.tolist())
+    assert found[0] == found[1]
+    assert found[0][-1] == tiny_model().family.stop_ids[0]
 
 
 def sft_error(folder: Path, row: dict[str, Any], *words: str) -> str:
@@ -340,7 +342,7 @@ def test_rows_that_no_model_can_learn_are_named(tmp_path: Path) -> None:
     """Catches a mask in a response, whose loss is infinite, and orders of other blocks behind good rows."""
     family = tiny_model().family
     masked = sft_error(tmp_path, {"ids": [3, 4, family.mask_id, 6]})
-    assert f"data row 2 has the token id {family.mask_id} in its response" in masked
+    assert f"x.jsonl, row 2 has the token id {family.mask_id} in its response" in masked
     other = {"settings": json.dumps({"block_size": 2 * SIZE})}
     told = sft_error(tmp_path, other, "objective=trace_sft")
     assert f"sample 1: its order was collected in blocks of {2 * SIZE}" in told

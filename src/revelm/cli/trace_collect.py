@@ -24,7 +24,7 @@ def add_to(actions: Any) -> None:
         allow_abbrev=False,
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", metavar="FILE.jsonl", help="chats; their order is asked of --model")
+    source.add_argument("--data", metavar="FILE", help="chats, as for `revelm sft`; their order is asked of --model")
     source.add_argument(
         "--from", dest="records", nargs="+", metavar="FILE.parquet", help="a run's trajectories: their own order"
     )
@@ -71,34 +71,35 @@ def _from_records(words: argparse.Namespace) -> None:
 
 
 def _from_texts(words: argparse.Namespace) -> None:
+    import numpy as np
+
     from revelm.rollout.reveal_order import RevealOrder
 
     if words.model is None:
         raise ValueError("--model: missing; whose order of the texts in --data?")
     how = RevealOrder(words.tokens_per_step, words.order_by, words.block_size, words.num_slots, words.max_positions)
-    from revelm.data.prompt_rows import is_prompt_file
-    from revelm.eval.loglikelihood import read_samples
+    from revelm.data.learnable import Source, learnable_ids
+    from revelm.data.sample_ids import Ids
     from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
+    from revelm.objectives.batch import Text
     from revelm.objectives.likelihood import fault
     from revelm.rollout.trace_collection import collect_traces, collection_settings, finished_rows
 
     folder = resolve_checkpoint(words.model)
     family = read_family(folder)
     how.check_family(family)
-    if is_prompt_file(words.data):
-        raise ValueError(
-            f"{words.data}: rows with 'response' are plain text without an end of turn, and a model that learns them "
-            "never stops; give chats, or rename 'response' to 'completion'"
-        )
-    samples = read_samples(words.data, load_tokenizer(folder))[1][: words.limit]
-    for sample in samples:
-        if reason := fault(sample, family):
-            raise ValueError(f"{words.data}, row {sample.key} {reason}")
+
+    def text(ids: Ids, key: int = 0) -> Text:
+        return Text(np.array(ids.ids, dtype=np.int64), ids.prompt_length, key)
+
+    source = Source(words.data, num=words.limit, setting="--data")
+    rows = learnable_ids(source, load_tokenizer(folder), size=None, fault=lambda ids: fault(text(ids), family))
+    samples = [text(row, key) for key, row in enumerate(rows, 1)]
     settings = collection_settings(how, str(words.model), family)
     finished_rows(words.out, samples, settings)
     model = load_model(folder, dtype=words.dtype, device=words.device)
-    rows = collect_traces(model, samples, words.out, how=how, settings=settings, report=_report)
-    print(f"{words.out}: {len(rows)} traces")
+    traces = collect_traces(model, samples, words.out, how=how, settings=settings, report=_report)
+    print(f"{words.out}: {len(traces)} traces")
 
 
 def _report(done: int, total: int) -> None:

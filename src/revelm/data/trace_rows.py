@@ -55,10 +55,13 @@ class TraceRow:
 
 
 def holds_traces(path: str | Path) -> bool:
-    """Whether ``path`` is a file of collected orders and not of chats: Parquet, or JSON Lines whose rows have ids."""
+    """Whether ``path`` is a file of collected orders, or of trajectories that could be made into one: by its fields."""
     file = Path(path)
-    if file.suffix != ".jsonl" or not file.is_file():
-        return file.suffix == ".parquet"
+    if file.suffix not in ENDINGS or not file.is_file():
+        return False
+    if file.suffix == ".parquet":
+        names = _parquet_names(file)
+        return {"ids", "step"} <= names or "completion_ids" in names
     with file.open(encoding="utf-8", errors="replace") as lines:
         first = next((line for line in lines if line.strip()), "")
     try:
@@ -107,6 +110,14 @@ def check_ending(path: str | Path) -> None:
     """ValueError for a file whose ending does not say what it is."""
     if Path(path).suffix not in ENDINGS:
         raise ValueError(f"{path}: a file of traces ends in {' or '.join(ENDINGS)}")
+
+
+def _parquet_names(file: Path) -> set[str]:
+    """The columns; none of a file that cannot be read, of which those who read it tell more."""
+    try:
+        return set(pq.read_schema(file).names)
+    except (pa.ArrowInvalid, OSError):
+        return set()
 
 
 def _parquet_rows(file: Path) -> list[dict[str, Any]]:

@@ -13,8 +13,10 @@ from pydantic import Field
 from revelm.core.atomic import write_json_atomic, write_text_atomic
 from revelm.core.config import Schema
 from revelm.core.types import Family
-from revelm.data.chat_rows import read_chat_rows
-from revelm.data.prompt_rows import encode_pair, is_prompt_file, numbered_rows, read_prompt_rows
+from revelm.data.learnable import Source, read_source
+from revelm.data.sample_ids import encode_pair, encode_whole
+from revelm.data.shapes import Pair, Plain, Sample
+from revelm.data.sniff import read_sample
 from revelm.data.tokenizer import encode_demonstration
 from revelm.eval.intervals import Z, ratio
 from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
@@ -68,22 +70,32 @@ def loglikelihood_config(config: LikelihoodConfig) -> dict[str, Any]:
 
 
 def read_samples(path: str | Path, tokenizer: Any) -> tuple[list[int], list[Text]]:
-    """Row numbers (from 1, blank lines count) and token ids of a file's rows.
+    """Numbers of a file's rows (from 1; of their lines, where it has lines) and their token ids.
 
     Chats go through the chat template, and the last assistant turn with its end-of-turn token is the response; rows
-    with ``prompt`` and ``response`` are plain text. A sample's key is its row number. ValueError names file and row.
+    with ``prompt`` and ``response`` are plain text, and so are those with a ``text``, which is all response. A sample's
+    key is its number. ValueError names file and row.
     """
-    numbers = [number for number, _ in numbered_rows(path)]
-    is_plain = is_prompt_file(path)
-    rows = read_prompt_rows(path) if is_plain else read_chat_rows(path)
+    rows, layout = read_source(Source(str(path)))
+    numbers = [row.line or row.number for row in rows]
     samples = []
-    for number, row in zip(numbers, rows, strict=True):
+    for row, number in zip(rows, numbers, strict=True):
+        sample = read_sample(row, layout)
         try:
-            ids, length = encode_pair(tokenizer, *row) if is_plain else encode_demonstration(tokenizer, row.messages)
+            ids, length = _encode(tokenizer, sample)
         except ValueError as error:
-            raise ValueError(f"{path}, row {number}: {error}") from error
+            raise ValueError(f"{row.place}: {error}") from error
         samples.append(Text(np.array(ids, dtype=np.int64), length, number))
     return numbers, samples
+
+
+def _encode(tokenizer: Any, sample: Sample) -> tuple[Sequence[int], int]:
+    if isinstance(sample, Pair):
+        return encode_pair(tokenizer, sample.prompt, sample.response)
+    if isinstance(sample, Plain):
+        found = encode_whole(tokenizer, sample.text)
+        return found.ids, found.prompt_length
+    return encode_demonstration(tokenizer, sample.messages)
 
 
 def summarise(found: Sequence[Likelihood]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from revelm.objectives.packing import Packing
 from revelm.objectives.shaping import Overlong, Shaping
 from revelm.rollout.reward_config import RewardSpec
 from revelm.trainers.best import BestSpec, check_best
+from revelm.trainers.data_spec import DataSpec
 from revelm.trainers.trackers import TrackerSpec
 from revelm.trainers.value_spec import ValueSpec
 
@@ -94,14 +95,6 @@ class TrainSpec(Schema):
     keep_checkpoints: int = Field(2, ge=1)
 
 
-class DataSpec(Schema):
-    """SFT texts: ``path``, a JSON Lines file of chats, or else ``num`` demonstrations of the run's task."""
-
-    path: str | None = None
-    num: int = Field(20_000, ge=1)
-    seed: int = 0
-
-
 class RunConfig(Schema):
     """What every run can be told beside its data and its method.
 
@@ -131,7 +124,7 @@ class RunConfig(Schema):
 class SFTConfig(RunConfig):
     """One supervised run. ``objective``: when it or its kind is not given, the one that fits the model's attention.
 
-    ``task``: source of demonstrations where no ``data.path`` is given, and what evaluations ask.
+    ``task``: source of demonstrations where no files are given (``data``), and what evaluations ask.
     """
 
     task: Spec | None = None
@@ -227,6 +220,10 @@ class RLConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_shaping(self) -> "RLConfig":
+        if self.shaping.speed_weight and "tokens_per_forward" in self.reward.kinds():
+            raise ValueError(
+                "shaping.speed_weight and the part tokens_per_forward of reward.parts both pay for speed; leave one out"
+            )
         buffer = self.shaping.overlong_buffer
         limit = self.rollout.sampling().max_new_tokens or DEFAULT_NEW_TOKENS
         if buffer >= limit:

@@ -167,7 +167,7 @@ def _check_stage(stage: Stage, start: Start) -> None:
         task = build("tasks", config.task, field="task")
         check_rl(start, rl_objective(config), Ask(task, list(task.problems("train"))))
         if not stage.is_done:
-            check_rewards(config.reward)
+            check_rewards(config.reward, task)
             if config.value is not None and not _is_to_come(config.value.path, stage):
                 check_value_path(config.value, start.family)
     if config.eval_every:
@@ -180,7 +180,7 @@ def _check_stage(stage: Stage, start: Start) -> None:
 def _check_texts(stage: Stage, start: Start) -> None:
     """What the stage is to learn. Of demonstrations one is tried: a task makes as many more of the same kind."""
     config: SFTConfig = start.config
-    if _is_to_come(config.data.path, stage):
+    if any(_is_to_come(source.path, stage) for source in config.data.sources()):
         return
     few = config.model_copy(update={"data": config.data.model_copy(update={"num": 1})})
     read_texts(few, start, build("objectives", config.objective, field="objective"))

@@ -1,8 +1,8 @@
 """Supervised fine-tuning: texts in, checkpoints out.
 
-Every step takes the next ``batch_size`` samples of a seeded permutation of each epoch, so the step number alone says
-which samples come next; noise is seeded by (run, step, sample). A resumed run therefore goes on bit for bit, and any
-number of processes trains on the same rows.
+Every step takes the next ``batch_size`` samples of a seeded permutation of each epoch, or of a mixture
+(``revelm.data.mixture``), so the step number alone says which samples come next; noise is seeded by (run, step,
+sample). A resumed run therefore goes on bit for bit, and any number of processes trains on the same rows.
 """
 
 from collections import Counter
@@ -14,7 +14,6 @@ from typing import Any
 from revelm.core.registry import build
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Family, require_diffusion
-from revelm.data.stream import stream
 from revelm.objectives.batch import Text
 from revelm.objectives.objective import FamilyObjective, RLObjective
 from revelm.objectives.packing import micro_batches, padding_share
@@ -25,7 +24,7 @@ from revelm.trainers.config import SFTConfig
 from revelm.trainers.evaluation import Evaluation, plan_evaluation
 from revelm.trainers.loop import train
 from revelm.trainers.session import Session, Start, find_start, open_session
-from revelm.trainers.texts import read_texts
+from revelm.trainers.texts import Texts, read_texts
 from revelm.trainers.trackers import check_trackers
 from revelm.trainers.update import update
 
@@ -81,11 +80,11 @@ def _samples(texts: Sequence[Text], places: Sequence[int]) -> list[Text]:
     return found
 
 
-def _step(session: Session, objective: Any, texts: list[Text], config: SFTConfig) -> dict[str, float]:
+def _step(session: Session, objective: Any, texts: Texts, config: SFTConfig) -> dict[str, float]:
     first = session.step * config.batch_size
-    places = stream(config.train.seed, range(first, first + config.batch_size), len(texts))
+    places = texts.mixture.places(config.train.seed, range(first, first + config.batch_size))
     seed = derive_seed(config.train.seed, "noise", session.step)
-    samples = _samples(texts, places)
+    samples = _samples(texts.samples, places)
     batch = draw_batch(objective, samples, session.model.family, seed=seed, world=session.world)
     pieces = micro_batches(batch, session.train.max_positions, packing=session.train.packing) or [batch]
     positions = session.world.sum(float(batch.lengths.sum()))
