@@ -108,10 +108,10 @@ def test_a_parser_that_fails_is_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("inside the parser")
 
-    monkeypatch.setattr("math_verify.parse", fail)
-    problem = Problem("p", "q", "7")
-    assert Math().score(problem, said("\\boxed{7.0}")).value == 0.0
-    assert Math().score(problem, said("\\boxed{7}")).value == 1.0
+    assert Math().score(Problem("p", "q", "a+7"), said("\\boxed{7+a}")).value == 1.0
+    monkeypatch.setattr("latex2sympy2_extended.latex2sympy2.latex2sympy", fail)
+    assert Math().score(Problem("p", "q", "b+7"), said("\\boxed{7+b}")).value == 0.0
+    assert Math().score(Problem("p", "q", "b+7"), said("\\boxed{b+7}")).value == 1.0
 
 
 def test_solutions_of_the_file_are_shown_where_they_are_right(tmp_path: Path) -> None:

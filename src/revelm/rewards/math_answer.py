@@ -1,42 +1,48 @@
-r"""Whether a mathematical answer equals the reference, as math-verify sees it.
+r"""Whether a mathematical answer equals the reference.
 
-Answers are the contents of a box. Equal spellings are equal; others are parsed as LaTeX or plain expressions and
-compared as values, sets, intervals or equations. Parsing and comparing have a time limit by SIGALRM, which only the
-main thread of a process can set: verdicts belong there. (In another thread there is no limit.)
+Both are brought to one spelling (``math_text``); equal spellings are equal. Others are taken apart: lists and sets are
+compared without order, tuples and intervals with their brackets, matrices by entry, equations by name and value or as a
+whole, inequalities as intervals. What is left are numbers (exact, ``math_quantity``), units (``math_units``), words
+(``math_words``) and formulas (values of what math-verify's grammar reads, ``math_formula``). The rules stand in
+``docs/rewards.md``.
+
+The CPU time of a verdict is bounded: answers are short, numbers small enough to compute, and what is left has 4 seconds
+in the main thread of a process. No wall clock is involved, so load changes no verdict.
 """
 
-import threading
+from typing import Literal
 
-MAX_CHARACTERS = 300  # a final answer is short; what is longer is not parsed, and wrong unless spelt like the reference
-SECONDS = 2
+from revelm.rewards.cpu_limit import OutOfTime, cpu_limit
+from revelm.rewards.math_comparison import Comparison
+from revelm.rewards.math_formula import GrammarError
+from revelm.rewards.math_measure import EXACT, Closeness
+from revelm.rewards.math_text import spell
+
+Verdict = Literal["equal", "different", "timed out"]
+MAX_CHARACTERS = 300  # a final answer is short; what is longer is wrong unless spelt like the reference
+MAX_SECONDS = 4.0
 
 
-def is_equal(reference: str, answer: str) -> bool:
-    """Whether ``answer`` means what ``reference`` means. Never raises; what cannot be read is not equal."""
-    reference, answer = _tidy(reference), _tidy(answer)
-    if not answer or not reference:
-        return False
-    if answer == reference:
-        return True
+def is_equal(reference: str, answer: str, *, closeness: Closeness = EXACT) -> bool:
+    """Whether ``answer`` means what ``reference`` means. What cannot be read or takes too long is not equal.
+
+    Raises nothing but GrammarError, where math-verify is installed without a working grammar.
+    """
+    return compare(reference, answer, closeness=closeness) == "equal"
+
+
+def compare(reference: str, answer: str, *, closeness: Closeness = EXACT) -> Verdict:
+    """The verdict on an answer; see `is_equal`."""
+    if answer.strip() and answer.strip() == reference.strip():
+        return "equal"
     if len(answer) > max(MAX_CHARACTERS, 2 * len(reference)):
-        return False
-    limit = SECONDS if threading.current_thread() is threading.main_thread() else None
+        return "different"
     try:
-        return _means_the_same(reference, answer, limit)
-    except Exception:  # noqa: BLE001 - a boundary: a parser of others, fed with whatever a model wrote
-        return False
-
-
-def _means_the_same(reference: str, answer: str, limit: int | None) -> bool:
-    from math_verify import parse, verify  # half a second, for those who score mathematics alone
-
-    parts = [parse(f"\\boxed{{{text}}}", parsing_timeout=limit) for text in (reference, answer)]
-    return all(parts) and bool(verify(*parts, timeout_seconds=limit))
-
-
-def _tidy(text: str) -> str:
-    r"""Without surrounding space, dollar signs of a formula (not of money), and a final full stop."""
-    text = text.strip().removesuffix(".").rstrip()
-    if len(text) > 2 and text[0] == text[-1] == "$" and "$" not in text[1:-1]:
-        text = text[1:-1].strip()
-    return text
+        with cpu_limit(MAX_SECONDS):
+            return "equal" if Comparison(closeness).holds(spell(reference), spell(answer)) else "different"
+    except OutOfTime:
+        return "timed out"
+    except GrammarError:
+        raise
+    except Exception:  # noqa: BLE001 - a boundary: whatever a model wrote, and libraries that read it
+        return "different"

@@ -2,24 +2,34 @@ r"""The verdict on a text that ends in a mathematical answer: 1 if its final ans
 
 from revelm.core.types import Score
 from revelm.rewards.final_answer import BOX, Source, final_answer
-from revelm.rewards.math_answer import is_equal
+from revelm.rewards.math_answer import compare
+from revelm.rewards.math_measure import EXACT, Closeness
 
 SCORE_SECONDS = 5.0  # of CPU time, for one verdict
 _MAX_SHOWN = 40
+_MAX_REPEATED = 4  # boxes with the same answer again, such as a mixed number and the fraction it is
 
 
-def score_math(text: str, reference: str, *, sources: tuple[Source, ...] = BOX) -> Score:
+def score_math(text: str, reference: str, *, sources: tuple[Source, ...] = BOX, closeness: Closeness = EXACT) -> Score:
     r"""1 if the final answer of ``text`` means what ``reference`` means, else 0; breakdown: ``correct``, ``has_box``.
 
-    ``sources``: where an answer may stand (``rewards.final_answer``), by default in a box alone. Never raises.
+    ``sources``: where an answer may stand (``rewards.final_answer``), by default in a box alone; ``closeness``: how
+    near a number must come. An answer in several boxes is right as a list, or if each of them is. Never raises, whatever
+    the text; a comparison that uses up its CPU time is wrong, with the reason "timed out".
     """
     answer = final_answer(text, sources=sources)
     has_box = float(answer is not None and answer.source == "box")
     if answer is None or not answer.text.strip():
         return Score(0.0, {"correct": 0.0, "has_box": has_box}, reason="no answer")
-    correct = float(is_equal(reference, answer.text))
-    reason = "equal" if correct else f"different: {_shown(answer.text)} instead of {_shown(reference)}"
-    return Score(correct, {"correct": correct, "has_box": has_box}, reason=reason)
+    verdict = compare(reference, answer.text, closeness=closeness)
+    if verdict == "different" and 1 < len(answer.parts) <= _MAX_REPEATED:
+        is_repeated = all(compare(reference, part, closeness=closeness) == "equal" for part in answer.parts)
+        verdict = "equal" if is_repeated else verdict
+    correct = float(verdict == "equal")
+    different = f"different: {_shown(answer.text)} instead of {_shown(reference)}"
+    return Score(
+        correct, {"correct": correct, "has_box": has_box}, reason=different if verdict == "different" else verdict
+    )
 
 
 def _shown(text: str) -> str:

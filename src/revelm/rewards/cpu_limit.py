@@ -1,0 +1,40 @@
+"""A limit on the CPU time of what runs in a block, whatever else the machine and other threads are doing."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_AGAIN = 0.05  # seconds of CPU time after which a limit that was swallowed is raised again
+
+
+class OutOfTime(BaseException):
+    """The CPU time of a block is used up."""
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block when this thread has used ``seconds`` of CPU time in it.
+
+    The clock is the thread's own, so load on the machine does not count, nor do other threads. Only the main thread
+    can be stopped, between two operations of Python; elsewhere, or within another limit, the block runs without.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getitimer(signal.ITIMER_VIRTUAL)[0] > 0:
+        yield
+        return
+    end = time.thread_time() + seconds
+
+    def check(_signal: int, _frame: FrameType | None) -> None:
+        if time.thread_time() >= end:
+            raise OutOfTime
+
+    before = signal.signal(signal.SIGVTALRM, check)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

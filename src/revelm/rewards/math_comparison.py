@@ -1,0 +1,199 @@
+r"""Two answers in one spelling, taken apart side by side; see ``math_answer``."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from revelm.rewards.math_formula import same_by_algebra, same_equation
+from revelm.rewards.math_measure import Closeness, same_measured
+from revelm.rewards.math_parts import MAX_PARTS, Parts, joined_by_commas, parts_of, signs_spread
+from revelm.rewards.math_quantity import read_quantity
+from revelm.rewards.math_relation import Named, Relation, interval_of, is_equation, named_value, read_relation
+from revelm.rewards.math_text import key
+from revelm.rewards.math_units import split_unit
+from revelm.rewards.math_words import choice_letter, number_words_read, read_words
+
+_MAX_DEPTH = 6
+_TEXT_LIST = re.compile(r"^\\text\{([^{}]*(?:,|\band\b|\bor\b)[^{}]*)\}$")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison: how close numbers must be, and how many brackets deep it is."""
+
+    closeness: Closeness
+    depth: int = 0
+
+    def holds(self, reference: str, answer: str) -> bool:
+        """Whether two spellings mean the same."""
+        if not key(reference) or not key(answer) or self.depth > _MAX_DEPTH:
+            return False
+        if key(reference) == key(answer):
+            return True
+        if (same := self._words(reference, answer)) is not None:
+            return same
+        lists = _lists(reference, answer)
+        if len(lists[0]) > 1 or len(lists[1]) > 1:
+            return self._lists(reference, answer, lists)
+        return self._single(reference, answer)
+
+    def _words(self, reference: str, answer: str) -> bool | None:
+        """The verdict where the reference is words or the letter of a choice; None where it is neither."""
+        letter = choice_letter(reference, is_sure=True)
+        if letter is None and choice_letter(answer, is_sure=True):
+            letter = choice_letter(reference, is_sure=False)
+        if letter is not None:
+            return choice_letter(answer, is_sure=False) == letter
+        words, said = read_words(reference), read_words(answer)
+        if words is not None and words == said:
+            return True
+        numbers = number_words_read(reference), number_words_read(answer)
+        if numbers != (reference, answer):
+            return self._deeper().holds(*numbers)
+        return False if words is not None and r"\text" in reference and "," not in reference else None
+
+    def _lists(self, reference: str, answer: str, lists: tuple[tuple[str, ...], tuple[str, ...]]) -> bool:
+        """Where at least one of two answers has several parts."""
+        parts = [parts_of(reference), parts_of(answer)]
+        if len(lists[0]) == len(lists[1]):
+            return self._unordered(*lists)
+        ranges = [_ranges(items) for items in lists]
+        if ranges[0] or ranges[1]:
+            united = [r" \cup ".join(r) if r else text for r, text in zip(ranges, (reference, answer), strict=True)]
+            return self._single(*united)
+        if len(lists[0]) > 1 and len(lists[1]) == 1:
+            return self._set_or_tuple(lists[0], parts[1])
+        if len(lists[1]) > 1 and len(lists[0]) == 1:
+            return self._set_or_tuple(lists[1], parts[0], is_swapped=True)
+        return False
+
+    def _set_or_tuple(self, items: tuple[str, ...], parts: Parts, *, is_swapped: bool = False) -> bool:
+        """A list against something in brackets: the members of a set, or a tuple in the same order."""
+        pair = (parts.items, items) if is_swapped else (items, parts.items)
+        if parts.kind == "set":
+            return self._unordered(signs_spread(pair[0]), signs_spread(pair[1]))
+        return parts.kind == "group" and self._ordered(*pair)
+
+    def _single(self, reference: str, answer: str) -> bool:
+        relations = read_relation(reference), read_relation(answer)
+        if relations[0] or relations[1]:
+            return self._relations(reference, answer, *relations)
+        parts = parts_of(reference), parts_of(answer)
+        if parts[0].kind == parts[1].kind == "one":
+            return same_measured(reference, answer, self.closeness)
+        return self._parts(*parts) or same_by_algebra(reference, answer)
+
+    def _parts(self, reference: Parts, answer: Parts) -> bool:
+        if reference.kind != answer.kind:
+            return False
+        if reference.kind in ("set", "union", "list"):
+            return self._unordered(signs_spread(reference.items), signs_spread(answer.items))
+        if reference.kind == "group" and len(reference.items) == 2 and reference.brackets != answer.brackets:
+            return False
+        if reference.kind == "matrix" and (reference.width, reference.brackets) != (answer.width, answer.brackets):
+            return False
+        return self._ordered(reference.items, answer.items)
+
+    def _ordered(self, reference: Sequence[str], answer: Sequence[str]) -> bool:
+        if len(reference) != len(answer):
+            return False
+        return all(self._deeper().holds(a, b) for a, b in zip(reference, answer, strict=True))
+
+    def _unordered(self, reference: Sequence[str], answer: Sequence[str]) -> bool:
+        """Whether each of one side has a partner of its own on the other."""
+        if len(reference) != len(answer) or len(reference) > MAX_PARTS:
+            return False
+        left = list(answer)
+        unmatched = []
+        for item in reference:  # first those that are spelt alike: comparing values takes a thousand times longer
+            match = next((k for k, other in enumerate(left) if key(other) == key(item)), None)
+            if match is None:
+                unmatched.append(item)
+            else:
+                del left[match]
+        for item in unmatched:
+            match = next((k for k, other in enumerate(left) if self._deeper().holds(item, other)), None)
+            if match is None:
+                return False
+            del left[match]
+        return True
+
+    def _relations(self, reference: str, answer: str, first: Relation | None, second: Relation | None) -> bool:
+        """Where at least one of the two is an equation, an inequality or says what it is in."""
+        ranges = [interval_of(relation) if relation else None for relation in (first, second)]
+        if ranges[0] or ranges[1]:
+            return self._named(*(r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)))
+        if first and second and is_equation(first) != is_equation(second):
+            return self._named(_named(reference), _named(answer))
+        if self._named(_named(reference), _named(answer)):
+            return True
+        if first and second and len(first.sides) == len(second.sides) == 2:
+            return _same_relation(first, second)
+        return bool(first and is_equation(first) and not second) and self._any_side(first, answer)
+
+    def _any_side(self, reference: Relation | None, answer: str) -> bool:
+        """A chain such as "0.56 = 56%" as the reference: each side is the answer."""
+        sides = reference.sides if reference else ()
+        return len(sides) > 1 and any(self._deeper().holds(side, answer) for side in sides[1:])
+
+    def _named(self, reference: tuple[str, str], answer: tuple[str, str]) -> bool:
+        """Values, and the names where both have one."""
+        if reference[0] and answer[0] and key(reference[0]) != key(answer[0]):
+            return False
+        if read_relation(reference[1]) or read_relation(answer[1]):
+            return key(reference[1]) == key(answer[1])
+        return self._deeper().holds(reference[1], answer[1])
+
+    def _deeper(self) -> "Comparison":
+        return Comparison(self.closeness, self.depth + 1)
+
+
+def _lists(reference: str, answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts of two answers that are lists, one part for what is none. "1,234" is a list only beside another."""
+    first, second = _items(reference), _items(answer)
+    if len(first) > 1 and _is_number(reference):
+        first = (reference,)
+    if len(second) > 1 and len(first) == 1 and _is_number(answer):
+        second = (answer,)
+    return first, second
+
+
+def _items(spelled: str) -> tuple[str, ...]:
+    if (words := _TEXT_LIST.match(spelled)) is not None:
+        spelled = words[1]
+    joined = joined_by_commas(spelled)
+    parts = parts_of(joined)
+    return signs_spread(parts.items if parts.kind == "list" else (joined,))
+
+
+def _is_number(spelled: str) -> bool:
+    return read_quantity(split_unit(spelled).body) is not None
+
+
+def _ranges(items: Sequence[str]) -> list[str] | None:
+    """The intervals that inequalities allow; None unless all of them are inequalities of one name."""
+    found = [interval_of(relation) if (relation := read_relation(item)) else None for item in items]
+    named = [one for one in found if one is not None]
+    return [one.value for one in named] if len(named) == len(items) and len({one.name for one in named}) == 1 else None
+
+
+def _named(spelled: str) -> Named:
+    relation = read_relation(spelled)
+    return (named_value(relation) if relation else None) or Named("", spelled)
+
+
+def _same_relation(first: Relation, second: Relation) -> bool:
+    """Whether two equations, or two inequalities of one kind, say the same of the same letters."""
+    sides = [relation.sides for relation in (first, second)]
+    if is_equation(first):
+        return is_equation(second) and same_equation(
+            (sides[0][0], sides[0][1]), (sides[1][0], sides[1][1]), is_oriented=False
+        )
+    signs = [first.signs[0], second.signs[0]]
+    for k, sign in enumerate(signs):
+        if sign in (">", r"\ge"):
+            signs[k] = {">": "<", r"\ge": r"\le"}[sign]
+            sides[k] = sides[k][::-1]
+    if signs[0] != signs[1] or signs[0] not in ("<", r"\le"):
+        return False
+    return same_equation((sides[0][0], sides[0][1]), (sides[1][0], sides[1][1]), is_oriented=True)

@@ -1,0 +1,138 @@
+r"""Whether two formulas are the same function of their letters, or the same number.
+
+LaTeX is read by math-verify's grammar and evaluated to 50 digits at fixed points: small, middling and large, positive
+and negative. Formulas that agree at all of them are the same; ones that differ at one are not. That needs no
+simplification, so its time depends on the length of the formulas alone. Sums, integrals, limits and set operations
+are left to math-verify's own comparison.
+"""
+
+import logging
+import re
+from functools import lru_cache
+from typing import Any
+
+from revelm.rewards.math_values import Unsampled, Value, agree, sample
+
+NUM_POINTS = 6
+_MAX_LENGTH = 400
+_MAX_DEPTH = 12
+_WHOLE_ALGEBRA = re.compile(r"\\(?:sum|prod|int|iint|lim|cap|setminus|mathbb)(?![a-zA-Z])")
+
+
+class GrammarError(ImportError):
+    """The grammar of LaTeX does not work: without it every formula would silently count as different."""
+
+
+def values_of(spelled: str) -> tuple[Value, ...] | None:
+    """The values of a formula at the points; None for what cannot be read or evaluated. One value for a constant."""
+    expression = _read(spelled)
+    if expression is None:
+        return None
+    return _sampled(spelled)
+
+
+def same_values(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
+    """Whether two formulas agree at every point where both have a value, of which there is one at least.
+
+    Of functions, points where one of them is real and the other is not are outside what they are about: log(x^2) and
+    2 log(x) at -1.
+    """
+    pairs = [(a, b) for a, b in _pairs(first, second) if a is not None and b is not None]
+    if max(len(first), len(second)) > 1:
+        pairs = [(a, b) for a, b in pairs if (a.imag == 0) == (b.imag == 0)]
+    return bool(pairs) and all(agree(a, b) for a, b in pairs)
+
+
+def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriented: bool) -> bool:
+    """Whether two equations say the same: their differences of sides have a constant ratio other than 0.
+
+    ``is_oriented``: of two inequalities with the same sign the ratio must be positive too.
+    """
+    differences = []
+    for left, right in (first, second):
+        sides = values_of(left), values_of(right)
+        if sides[0] is None or sides[1] is None:
+            return False
+        differences.append([None if a is None or b is None else a - b for a, b in _pairs(sides[0], sides[1])])
+    pairs = [(a, b) for a, b in _pairs(tuple(differences[0]), tuple(differences[1])) if a is not None and b is not None]
+    if len(pairs) < 2 or any(abs(a) < 1e-30 or abs(b) < 1e-30 for a, b in pairs):
+        return False
+    ratios = [a / b for a, b in pairs]
+    is_same = all(agree(ratio, ratios[0]) for ratio in ratios)
+    return is_same and (not is_oriented or (ratios[0].imag == 0 and ratios[0].real > 0))
+
+
+def same_by_algebra(reference: str, answer: str) -> bool:
+    """What math-verify says, where sums, integrals, limits or operations on sets are in play; else False."""
+    if not _WHOLE_ALGEBRA.search(reference + answer) or not (_is_readable(reference) and _is_readable(answer)):
+        return False
+    check_grammar()
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no time limit of its own is set
+    from math_verify import parse, verify
+
+    parts = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
+    return all(parts) and bool(verify(*parts, timeout_seconds=None))
+
+
+@lru_cache(maxsize=1)
+def check_grammar() -> None:
+    """Raises GrammarError where math-verify's grammar of LaTeX is missing, or of another version than its parser."""
+    try:
+        import sympy
+        from latex2sympy2_extended.latex2sympy2 import latex2sympy
+
+        x = sympy.Symbol("x", real=True)
+        is_sound = sympy.expand(latex2sympy("1+x^2", is_real=True) - x**2) == 1
+    except Exception as error:
+        raise GrammarError(
+            f"formulas cannot be compared, the LaTeX grammar of math-verify does not load ({error}); reinstall "
+            "math-verify, latex2sympy2_extended and antlr4-python3-runtime in versions that belong together"
+        ) from error
+    if not is_sound:
+        raise GrammarError("formulas cannot be compared: math-verify reads 1+x^2 as something else; reinstall it")
+
+
+def _pairs(first: tuple[Value, ...], second: tuple[Value, ...]) -> list[tuple[Value, Value]]:
+    width = max(len(first), len(second))
+    return list(zip(_widened(first, width), _widened(second, width), strict=True))
+
+
+def _widened(values: tuple[Value, ...], width: int) -> tuple[Value, ...]:
+    return values * width if len(values) == 1 else values
+
+
+def _is_readable(spelled: str) -> bool:
+    """Whether the grammar can read it in bounded time: it takes long for what is long or deeply nested."""
+    depth = deepest = 0
+    for character in spelled[: _MAX_LENGTH + 1]:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return 0 < len(spelled) <= _MAX_LENGTH and depth == 0 and deepest <= _MAX_DEPTH
+
+
+@lru_cache(maxsize=4096)
+def _read(spelled: str) -> Any | None:
+    """The expression that a spelling is, as math-verify's grammar reads it, unevaluated; None if it is none."""
+    check_grammar()
+    if not _is_readable(spelled):
+        return None
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
+
+    cleaning = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    conversion = ConversionConfig(lowercase_symbols=False)
+    try:
+        return latex2sympy(spelled, is_real=True, normalization_config=cleaning, conversion_config=conversion)
+    except Exception:  # noqa: BLE001 - a boundary: a parser of others, fed with whatever a model wrote
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _sampled(spelled: str) -> tuple[Value, ...] | None:
+    try:
+        return sample(_read(spelled), NUM_POINTS)
+    except Unsampled:
+        return None
+    except Exception:  # noqa: BLE001 - a boundary: expressions of others, of any kind
+        return None

@@ -1,0 +1,100 @@
+r"""Single answers: a number or a formula, with a unit or without, exactly or within a tolerance."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+import mpmath
+
+from revelm.rewards.math_formula import same_by_algebra, same_values, values_of
+from revelm.rewards.math_quantity import Quantity, read_quantity, stands_for
+from revelm.rewards.math_text import key
+from revelm.rewards.math_units import Measured, split_unit, units_agree
+from revelm.rewards.math_values import DIGITS, Value
+
+_IN_BASE = re.compile(r"^-?[\dA-Fa-f, ]+_(?:\{\s*\d+\s*\}|\d+)$")
+_LARGEST_POWER = 5000
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near a number must come: within ``absolute`` or ``relative`` times the reference; 0: exactly.
+
+    ``is_percent``: the question asks for a percentage, so that 50 % answers a reference of 50.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    is_percent: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a tolerance that is negative or not a number."""
+        for name, value in (("absolute", self.absolute), ("relative", self.relative)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value}: expected a finite tolerance, 0 for none")
+
+
+EXACT = Closeness()
+
+
+def same_measured(reference: str, answer: str, closeness: Closeness) -> bool:
+    """Whether two spellings are the same number or formula; a unit may be missing but not differ."""
+    first, second = split_unit(reference), split_unit(answer)
+    if "percent" in (first.unit, second.unit):
+        return _same_percents(first, second, closeness)
+    return units_agree(first.unit, second.unit) and _same_bodies(first.body, second.body, closeness)
+
+
+def _same_percents(reference: Measured, answer: Measured, closeness: Closeness) -> bool:
+    """A reference in percent is met by the number with and without its sign, and by the share it is."""
+    if reference.unit == answer.unit:
+        return _same_bodies(reference.body, answer.body, closeness)
+    first, second = read_quantity(reference.body), read_quantity(answer.body)
+    if first is None or second is None or (reference.unit and answer.unit):
+        return False
+    is_percent = reference.unit == "percent"
+    if _same_numbers(_hundredth(first) if is_percent else first, second if is_percent else _hundredth(second), EXACT):
+        return True
+    return (is_percent or closeness.is_percent) and _same_numbers(first, second, closeness)
+
+
+def _same_bodies(reference: str, answer: str, closeness: Closeness) -> bool:
+    if key(reference) == key(answer):
+        return True
+    if _IN_BASE.match(reference) or _IN_BASE.match(answer):
+        return False  # digits of another base are a notation, not a value: only the same notation is right
+    first, second = read_quantity(reference), read_quantity(answer)
+    if first is not None and second is not None:
+        return _same_numbers(first, second, closeness)
+    values = values_of(reference)
+    said = None if values is None else values_of(answer)
+    if values is None or said is None:
+        return same_by_algebra(reference, answer)
+    if same_values(values, said):
+        return True
+    numbers = first or _constant(values), second or _constant(said)
+    return numbers[0] is not None and numbers[1] is not None and _same_numbers(numbers[0], numbers[1], closeness)
+
+
+def _constant(values: tuple[Value, ...]) -> Quantity | None:
+    """A constant formula as a number, to as many digits as were computed."""
+    value = values[0]
+    if len(values) > 1 or value is None or value.imag != 0 or value == 0:
+        return None
+    if abs(mpmath.log10(abs(value))) > _LARGEST_POWER:
+        return None
+    return Quantity(Fraction(mpmath.nstr(value.real, DIGITS)), is_rounded=True)
+
+
+def _same_numbers(reference: Quantity, answer: Quantity, closeness: Closeness) -> bool:
+    if reference.value == answer.value:
+        return True
+    if closeness.absolute or closeness.relative:
+        allowed = max(Fraction(closeness.absolute), Fraction(closeness.relative) * abs(reference.value))
+        if abs(reference.value - answer.value) <= allowed * (1 + Fraction(1, 10**9)):
+            return True
+    return stands_for(reference, answer) or stands_for(answer, reference)
+
+
+def _hundredth(number: Quantity) -> Quantity:
+    return Quantity(number.value / 100, None if number.last_place is None else number.last_place / 100)

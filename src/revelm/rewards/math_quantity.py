@@ -1,0 +1,146 @@
+r"""Plain numbers, read exactly: integers, decimals, fractions, mixed numbers, powers of ten, repeating decimals.
+
+A comma is part of a number only between groups of three digits and without a blank ("1,234"); "1,2" and "1, 234" are
+lists. A decimal is exactly what it says: 0.33 is not 1/3. With six significant digits or more it may stand for a number
+that no decimal can write, if it is that number rounded or cut off to its digits.
+"""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from revelm.rewards.math_units import SCALES
+
+_MAX_DIGITS = 1000
+_MAX_EXPONENT = 5000
+MIN_SIGNIFICANT = 6
+
+_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?: \d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
+_SIGN = r"(?P<sign>[-+]?)\s*"
+_NUMBER = re.compile(
+    rf"{_SIGN}(?P<number>{_PLAIN})"
+    r"(?:[eE]\s*\{?(?P<e>[-+]?\d{1,5})\}?|\s*(?:\\cdot|\*|x)\s*10\s*\^\s*(?:\{\s*(?P<p>[-+]?\s*\d{1,5})\s*\}|(?P<q>[-+]?\d{1,5})))?"
+)
+_TEN = re.compile(rf"{_SIGN}10\s*\^\s*(?:\{{\s*(?P<p>[-+]?\s*\d{{1,5}})\s*\}}|(?P<q>-?\d))")
+_MILLIONS = re.compile(
+    rf"{_SIGN}(?P<number>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>hundred|thousand|million|billion|trillion)s?\s*\}}?"
+)
+_FRACTION = re.compile(
+    rf"{_SIGN}(?:(?P<whole>\d+)\s*)?\\frac\s*\{{\s*(?P<top>[-+]?\s*{_PLAIN})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_PLAIN})\s*\}}"
+)
+_SLASH = re.compile(rf"{_SIGN}(?:(?P<whole>\d+)\s+)?(?P<top>{_PLAIN})\s*/\s*(?P<bottom>-?{_PLAIN})")
+_REPEATING = re.compile(rf"{_SIGN}(?P<whole>\d*)\.(?P<start>\d*)\\overline\{{\s*(?P<cycle>\d+)\s*\}}")
+
+
+class Quantity(NamedTuple):
+    """An exact value; ``last_place``: the value of the last digit of a decimal, None for what is no decimal.
+
+    ``is_rounded``: the value is that of an irrational constant, to many digits.
+    """
+
+    value: Fraction
+    last_place: Fraction | None = None
+    is_rounded: bool = False
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether no decimal can write it."""
+        rest = self.value.denominator
+        for factor in (2, 5):
+            while rest % factor == 0:
+                rest //= factor
+        return self.is_rounded or rest > 1
+
+    @property
+    def significant(self) -> int:
+        """How many significant digits a decimal has; 0 for what is no decimal."""
+        return 0 if self.last_place is None else len(str(abs(self.value) // self.last_place))
+
+
+def read_quantity(spelled: str) -> Quantity | None:
+    """The number that a spelling is, None for anything else and for what has more than a thousand digits."""
+    text = spelled.strip()
+    while text.startswith("(") and text.endswith(")") and "(" not in text[1:] and "," not in text:
+        text = text[1:-1].strip()
+    if text.startswith("-(") and text.endswith(")") and "(" not in text[2:]:
+        inner = read_quantity(text[2:-1])
+        return None if inner is None else Quantity(-inner.value, inner.last_place)
+    if not text or len(text) > _MAX_DIGITS:
+        return None
+    for pattern, read in _READERS:
+        if (found := pattern.fullmatch(text)) is not None:
+            return read(found)
+    return None
+
+
+def stands_for(decimal: Quantity, other: Quantity) -> bool:
+    """Whether a decimal of at least six significant digits is an endless number, rounded or cut off to its digits."""
+    if decimal.last_place is None or other.last_place is not None or decimal.significant < MIN_SIGNIFICANT:
+        return False
+    return abs(decimal.value - other.value) < decimal.last_place and other.is_endless
+
+
+def _decimal(digits: str) -> Quantity:
+    digits = digits.replace(",", "").replace(" ", "")
+    _, point, behind = digits.partition(".")
+    value = Fraction(digits.rstrip(".") or "0")
+    return Quantity(value, Fraction(1, 10 ** len(behind)) if point and behind else None)
+
+
+def _signed(found: re.Match[str], value: Fraction, last_place: Fraction | None = None) -> Quantity:
+    return Quantity(-value if found["sign"] == "-" else value, last_place)
+
+
+def _number(found: re.Match[str]) -> Quantity | None:
+    number = _decimal(found["number"])
+    power = found["e"] or found["p"] or found["q"]
+    if power is None:
+        return _signed(found, number.value, number.last_place)
+    return _scaled(found, number, int(power.replace(" ", "")))
+
+
+def _scaled(found: re.Match[str], number: Quantity, power: int) -> Quantity | None:
+    if abs(power) > _MAX_EXPONENT:
+        return None
+    scale = Fraction(10) ** power
+    return _signed(found, number.value * scale, None if number.last_place is None else number.last_place * scale)
+
+
+def _ten(found: re.Match[str]) -> Quantity | None:
+    return _scaled(found, Quantity(Fraction(1)), int((found["p"] or found["q"]).replace(" ", "")))
+
+
+def _millions(found: re.Match[str]) -> Quantity | None:
+    return _scaled(found, _decimal(found["number"]), SCALES[found["scale"]])
+
+
+def _fraction(found: re.Match[str]) -> Quantity | None:
+    parts = []
+    for name in ("top", "bottom"):
+        text = found[name].replace(" ", "")
+        value = _decimal(text.lstrip("+-")).value
+        parts.append(-value if text.startswith("-") else value)
+    if parts[1] == 0:
+        return None
+    value = parts[0] / parts[1]
+    if found["whole"] is not None:
+        if not value >= 0:
+            return None
+        value += int(found["whole"])
+    return _signed(found, value)
+
+
+def _repeating(found: re.Match[str]) -> Quantity:
+    whole, start, cycle = found["whole"] or "0", found["start"], found["cycle"]
+    period = Fraction(int(cycle), 10 ** len(start) * (10 ** len(cycle) - 1))
+    return _signed(found, Fraction(f"{whole}.{start or '0'}") + period)
+
+
+_READERS = (
+    (_NUMBER, _number),
+    (_FRACTION, _fraction),
+    (_SLASH, _fraction),
+    (_TEN, _ten),
+    (_MILLIONS, _millions),
+    (_REPEATING, _repeating),
+)

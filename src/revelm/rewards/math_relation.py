@@ -1,0 +1,104 @@
+r"""Equations and inequalities in an answer: what is named, and which numbers it can be.
+
+``x = 3`` names 3, ``x \in [1, 2]`` and ``1 \le x \le 2`` name an interval. Names are letters, words, angles, applied
+functions, and sums and products of them ("m + n"); ``2x`` and ``x^2`` name nothing.
+"""
+
+import re
+from typing import NamedTuple
+
+from revelm.rewards.math_parts import split, tokens
+
+_SIGNS = {"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\sim", r"\equiv"}
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne", "=": "="}
+_INDEX = r"(?:_(?:\{[^{}]*\}|\w)|'|\^\{?(?:'+|-1)\}?)*"
+_ONE_NAME = (
+    rf"(?:[a-zA-Z]+{_INDEX}(?:\([^()]*\))?|\\(?!frac|sqrt|sin|cos|tan|log|ln|exp)[a-zA-Z]+{_INDEX}(?:\([^()]*\))?"
+    rf"|\\text\{{[^{{}}]*\}}{_INDEX}|\\(?:angle|triangle|overline|dot|ddot|hat|bar|tilde)\s*\{{?[A-Za-z ]+{_INDEX}\}}?)"
+)
+_NAME = re.compile(rf"^\|?{_ONE_NAME}(?:\s*(?:[-+*/,]|\\cdot)?\s*{_ONE_NAME})*\|?$")
+_LETTERS = re.compile(r"[a-zA-Z]")
+_MAX_NAME = 60
+
+
+class Relation(NamedTuple):
+    """Sides and the signs between them, one fewer."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+class Named(NamedTuple):
+    """A value with the name that an answer gives it; "" for none."""
+
+    name: str
+    value: str
+
+
+def read_relation(spelled: str) -> Relation | None:
+    """The sides of an equation or inequality outside all brackets; None where there is none or a side is missing."""
+    sides = split(spelled, _SIGNS.__contains__)
+    if len(sides) < 2:
+        return None
+    signs, depth = [], 0
+    for token, _ in tokens(spelled):
+        depth = max(depth + (token in _OPENING) - (token in _CLOSING), 0)
+        if depth == 0 and token in _SIGNS:
+            signs.append(token)
+    return Relation(tuple(sides), tuple(signs)) if len(signs) == len(sides) - 1 else None
+
+
+def is_equation(relation: Relation) -> bool:
+    """Whether all its signs say that the sides are equal, or nearly."""
+    return all(sign in ("=", r"\approx", r"\sim", r"\equiv") for sign in relation.signs)
+
+
+def is_name(side: str) -> bool:
+    """Whether a side of a relation only names something."""
+    return len(side) <= _MAX_NAME and _NAME.match(side) is not None
+
+
+def named_value(relation: Relation) -> Named | None:
+    r"""What an equation gives a name to, or a set that a name is in; None for other relations.
+
+    Of a chain the last side counts, or of an approximation what stands before ``\approx``.
+    """
+    sides, signs = relation
+    if signs == (r"\in",) and is_name(sides[0]):
+        return Named(sides[0], sides[1])
+    if not is_equation(relation):
+        return None
+    exact = next((k for k, sign in enumerate(signs) if sign in (r"\approx", r"\sim")), None)
+    last = len(sides) - 1 if exact is None else exact
+    if is_name(sides[0]) and (last > 0 or len(sides) == 2):
+        return Named(sides[0], sides[max(last, 1)])
+    return Named("", sides[last]) if exact is not None or not _LETTERS.search(sides[0]) else None
+
+
+def interval_of(relation: Relation) -> Named | None:
+    r"""The numbers that an inequality allows its one name, as an interval or a union; None for other relations."""
+    sides, signs = relation
+    if len(sides) == 3 and is_name(sides[1]):
+        low, high = sides[0], sides[2]
+        if set(signs) <= {">", r"\ge"}:
+            low, high, signs = high, low, (_FLIPPED[signs[1]], _FLIPPED[signs[0]])
+        if set(signs) <= {"<", r"\le"}:
+            left, right = "[" if signs[0] == r"\le" else "(", "]" if signs[1] == r"\le" else ")"
+            return Named(sides[1], f"{left}{low},{high}{right}")
+        return None
+    if len(sides) != 2 or signs[0] not in _FLIPPED or signs[0] == "=":
+        return None
+    name, bound, sign = sides[0], sides[1], signs[0]
+    if not is_name(name):
+        name, bound, sign = bound, name, _FLIPPED[sign]
+    return Named(name, _RANGES[sign].format(bound)) if is_name(name) else None
+
+
+_OPENING, _CLOSING = {"(", "[", "{", r"\{", r"\begin{"}, {")", "]", "}", r"\}"}
+_RANGES = {
+    "<": r"(-\infty,{0})",
+    r"\le": r"(-\infty,{0}]",
+    ">": r"({0},\infty)",
+    r"\ge": r"[{0},\infty)",
+    r"\ne": r"(-\infty,{0}) \cup ({0},\infty)",
+}

@@ -1,0 +1,222 @@
+r"""One spelling for what LaTeX and Unicode can write in many ways.
+
+``spell`` unifies commands, signs, spaces and braces, so that everything behind it reads one form: ``\frac{a}{b}``,
+``\sqrt{a}``, ``\le``, ``\cdot``, ``%``, ``°`` for degrees, ``¤`` for dollars, ``\text{...}`` for words, no ``\left``
+and no dollar signs around formulas. Nothing that carries meaning is dropped: commas, percents, units, brackets stay.
+``key`` is a spelling without blanks and superfluous braces; two answers with one key are the same.
+"""
+
+import re
+import unicodedata
+
+_SIGNS = {
+    **dict.fromkeys("\u2212\u2013\u2014\u2012\uff0d", "-"),
+    "×": r"\cdot ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∗": r"\cdot ",
+    "÷": "/",
+    "∕": "/",
+    "⁄": "/",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "√": r"\sqrt ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "θ": r"\theta ",
+    "∅": r"\emptyset ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "½": r"\frac{1}{2}",
+    "⅓": r"\frac{1}{3}",
+    "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "º": "°",
+    "˚": "°",
+    "ℝ": r"\mathbb{R}",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "¤": " ",
+    "\u00a0": " ",
+    "\u2009": " ",
+    "\u202f": " ",
+    "\u200b": "",
+    "\ufeff": "",
+}
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_FOREIGN = re.compile("[" + re.escape("".join(_SIGNS)) + "]")
+
+# A command that only says how something looks; its argument, where it has one, stays.
+_LOOKS = re.compile(
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut|phantom\s*-?|nonumber|quad|qquad|big|Big"
+    r"|bigg|Bigg|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|middle|left\.|right\.|left|right)(?![a-zA-Z])"
+    r"|\\(?:hspace|vspace|kern|label|tag)\*?\{[^{}]*\}"
+)
+_SPACES = re.compile(r"\\[,;:> ]|~|\\\n")
+_TEXT = re.compile(
+    r"\\(?:text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textnormal|textup|mathrm|rm|mathit|mathsf|mathtt)\s*"
+    r"\{([^{}]*)\}"
+)
+_LETTER = re.compile("[^\\W\\d_]")
+_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm|bold|vec|mathcal|operatorname|mathop)\s*\{([^{}]*)\}")
+_SCRIPT_TEXT = re.compile(r"([_^])\{?\s*\\text\{([^{}]*)\}\s*\}?")
+_NAMES = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"), "frac"),
+    **dict.fromkeys(("dbinom", "tbinom", "choose"), "binom"),
+    **dict.fromkeys(("times", "ast", "bullet"), "cdot"),
+    **dict.fromkeys(("leq", "leqslant", "leqq"), "le"),
+    **dict.fromkeys(("geq", "geqslant", "geqq"), "ge"),
+    **dict.fromkeys(("neq", "not="), "ne"),
+    **dict.fromkeys(("simeq", "thickapprox", "doteq"), "approx"),
+    "lbrace": "{",
+    "rbrace": "}",
+    "varnothing": "emptyset",
+    "bigcup": "cup",
+    "bigcap": "cap",
+    "infin": "infty",
+    "mid": "|",
+    "lvert": "|",
+    "rvert": "|",
+    "vert": "|",
+    "land": "text{and}",
+    "lor": "text{or}",
+    "lg": "log_{10}",
+    "varphi": "phi",
+    "varepsilon": "epsilon",
+    "backslash": "setminus",
+    "arctg": "arctan",
+    "tg": "tan",
+    "ctg": "cot",
+}
+_NAMED = re.compile(
+    r"\\(" + "|".join(re.escape(name) for name in sorted(_NAMES, key=len, reverse=True)) + r")(?![a-zA-Z])"
+)
+_PLAIN = {
+    "lt": "<",
+    "gt": ">",
+    "langle": "(",
+    "rangle": ")",
+    "lparen": "(",
+    "rparen": ")",
+    "lbrack": "[",
+    "rbrack": "]",
+    "degree": "°",
+    "degrees": "°",
+    "circ": "°",
+    "prime": "'",
+    "colon": ":",
+    "div": "/",
+    "dots": "...",
+    "ldots": "...",
+}
+_PLAINLY = re.compile(r"\\(" + "|".join(_PLAIN) + r")(?![a-zA-Z])")
+_ASCII = ((">=", r"\ge "), ("<=", r"\le "), ("!=", r"\ne "), ("**", "^"), (r"\backslash", r"\setminus"))
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z%${])")
+_FIRST_BARE = re.compile(r"\\frac\s*(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))\s*(?=[\d{\\a-zA-Z])")
+_SECOND_BARE = re.compile(r"(\\frac\{(?:[^{}]|\{[^{}]*\})*\})\s*(\d|[a-zA-Z]|\\[a-zA-Z]+)")
+_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+|[a-zA-Z]|\\pi)")
+_ROOT_PARENS = re.compile(r"\\sqrt\s*\(([^()]*)\)")
+_DEGREE = re.compile(r"\s*\^\s*(?:\{\s*°\s*\}|°)|\s*°")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!|\\!\s*,|,\\,)\s*(?=\d{3}(?!\d))")
+_WORD_SUBSCRIPTS = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+}
+_ENDS = " \t\n\r.,;:!"
+
+
+def spell(text: str) -> str:
+    """The one spelling of an answer; see the module. Never raises; linear in the text but for a small factor."""
+    text = _foreign(text) if not text.isascii() else text
+    text = text.replace("\x00", "").replace("{,}", ",").strip()
+    if "\\" in text:
+        text = _commands(text)
+    for old, new in _ASCII:
+        if old in text:
+            text = text.replace(old, new)
+    text = _dollars(text)
+    if "°" in text:
+        text = _DEGREE.sub("°", text)
+    return _outside(" ".join(text.split()))
+
+
+def key(spelled: str) -> str:
+    """What is left of a spelling without blanks and the braces around single characters; to compare, not to read."""
+    text = re.sub(r"(?<!\d) | (?!\d)", "", spelled)  # "1 2" is not "12"
+    return re.sub(r"([_^])\{([^{}\\])\}", r"\1\2", text).removeprefix("+")
+
+
+def _foreign(text: str) -> str:
+    text = _FOREIGN.sub(lambda sign: _SIGNS[sign.group()], text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda run: f"^{{{run.group().translate(_RAISED)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda run: f"_{{{run.group().translate(_LOWERED)}}}", text)
+    return unicodedata.normalize("NFKC", text)
+
+
+def _commands(text: str) -> str:
+    if r"\begin" not in text:
+        text = _DOUBLED.sub(r"\\", text)
+    text = _THOUSANDS.sub(",", text.replace(r"\%", "%").replace(r"\$", "¤").replace(r"\#", "#").replace(r"\&", "&"))
+    text = _LOOKS.sub(" ", text.replace(r"\!", ""))
+    text = _SPACES.sub(" ", text)
+    text = _BOLD.sub(r"{\1}" if r"\operatorname" not in text else r"\1", text)
+    text = _TEXT.sub(lambda words: f"\\text{{{words[1]}}}" if _LETTER.search(words[1]) else f" {words[1]} ", text)
+    text = _SCRIPT_TEXT.sub(lambda m: f"{m[1]}{{{_WORD_SUBSCRIPTS.get(m[2].strip(), m[2].strip())}}}", text)
+    text = _NAMED.sub(lambda name: "\\" + _NAMES[name[1]], text)
+    text = _PLAINLY.sub(lambda name: _PLAIN[name[1]], text)
+    text = _FIRST_BARE.sub(r"\\frac{\1}", text)
+    text = _SECOND_BARE.sub(r"\1{\2}", text)
+    text = _ROOT_PARENS.sub(r"\\sqrt{\1}", text)
+    return _ROOT.sub(lambda root: f"\\sqrt{root[1] or ''}{{{root[2]}}}", text)
+
+
+def _dollars(text: str) -> str:
+    """Without the signs around formulas; a single one in front of a number is money."""
+    if "$" not in text:
+        return text
+    if text.count("$") == 1:
+        text = re.sub(r"\$(?=\s*[\d.])", "¤", text)
+    return text.replace("$", "")
+
+
+def _outside(text: str) -> str:
+    """Without full stops and commas around it, an empty left side, a box, and braces that hold all of it."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip(" \t\n\r,;:").removesuffix(".").removeprefix("=").strip()
+        for opening in (r"\boxed{", r"\fbox{", r"\mathrm{", "{"):
+            if text.startswith(opening) and text.endswith("}") and _closes_last(text, len(opening)):
+                text = text[len(opening) : -1].strip()
+    return text
+
+
+def _closes_last(text: str, start: int) -> bool:
+    """Whether the brace that is open at ``start`` is closed by the last character and not before."""
+    depth = 1
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return position == len(text) - 1
+        position += 1
+    return False

@@ -1,0 +1,77 @@
+r"""Answers in words: names, days, "even", choices such as (B), dates, numbers from one to twenty.
+
+Words are compared without regard to case, articles, punctuation and ``\text{}``.
+"""
+
+import re
+
+_CHOICE = re.compile(
+    r"^(?:\\text\{\s*)?\(\s*(?:\\text\{\s*)?([A-Z])\s*\}?\s*\)\s*\}?(?:[\s:.].*|\\text.*)?$", re.DOTALL
+)
+_LETTER = re.compile(r"^(?:\\text\{\s*([A-Z])\s*[.:)]?\s*\}|([A-Z])\s*[.:)]?)$")
+_WORDS = re.compile(r"^[A-Za-z][A-Za-z'’\-. ]*$")
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_ARTICLES = {"a", "an", "the"}
+_NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_DATE = re.compile(
+    r"^(?:([a-z]+)\.? (\d{1,2})(?:st|nd|rd|th)?|(\d{1,2})(?:st|nd|rd|th)? (?:of )?([a-z]+)\.?)(?:,? (\d{4}))?$"
+)
+_CLOCK = re.compile(r"^0?(\d{1,2}):(\d\d)(?::(\d\d))? ?([ap])\.? ?m\.?$")
+
+
+def choice_letter(spelled: str, *, is_sure: bool) -> str | None:
+    r"""The letter of ``(B)``, ``\text{B}``, ``(B) 12``; of a bare ``B`` or ``B.`` only if not ``is_sure``.
+
+    A bare capital may be a variable as well: it is a choice where the other answer says that it is one.
+    """
+    if found := _CHOICE.match(spelled):
+        return found[1]
+    if found := _LETTER.match(spelled):
+        return found[1] or (None if is_sure else found[2])
+    return None
+
+
+def read_words(spelled: str) -> str | None:
+    r"""The words of an answer in one form; None for what is not words. A single letter without ``\text`` is none."""
+    plain = _TEXT.sub(r" \1 ", spelled)
+    is_text = plain != spelled
+    plain = " ".join(plain.split()).strip(" .,;:!\"'")
+    lower = plain.lower()
+    if dated := _date(lower) or _clock(lower):
+        return dated
+    if not _WORDS.match(plain) or (not is_text and len(plain) < 2):
+        return None
+    words = [word.strip(".'-") for word in lower.split()]
+    return " ".join(word for word in words if word and word not in _ARTICLES) or lower
+
+
+def number_words_read(spelled: str) -> str:
+    r"""With digits for a number word at the beginning: ``\text{two lines}`` is ``2 \text{lines}``."""
+    found = re.match(r"^(?:\\text\{\s*)?([A-Za-z]+)(?:\s+([a-zA-Z ]+?))?\s*\}?$", spelled)
+    if found is None or found[1].lower() not in _NUMBERS:
+        return spelled
+    digits = str(_NUMBERS.index(found[1].lower()))
+    return f"{digits} \\text{{{found[2]}}}" if found[2] else digits
+
+
+def _date(text: str) -> str | None:
+    found = _DATE.match(text)
+    if found is None:
+        return None
+    name = found[1] or found[4]
+    matching = [month for month in _MONTHS if month == name or (len(name) >= 3 and month.startswith(name))]
+    if len(matching) != 1:
+        return None
+    return " ".join(filter(None, (matching[0], str(int(found[2] or found[3])), found[5])))
+
+
+def _clock(text: str) -> str | None:
+    found = _CLOCK.match(text)
+    return None if found is None else f"{found[1]}:{found[2]}:{found[3] or '00'} {found[4]}m"
