@@ -6,7 +6,6 @@ prompt that is too long), except those that every question would meet (401, 403,
 """
 
 import json
-import os
 from collections.abc import Mapping
 from http.client import HTTPException
 from threading import Event
@@ -15,6 +14,7 @@ from urllib.error import HTTPError
 
 from revelm.core.errors import RunError
 from revelm.core.http_post import OversizedError, post_json
+from revelm.core.service_key import key_from_environment
 from revelm.rollout.reward_config import EndpointSpec
 
 _TRANSIENT = {408, 409, 425, 429}
@@ -40,12 +40,7 @@ class _TransientError(Exception):
 
 def read_key(spec: EndpointSpec) -> str | None:
     """The key of the endpoint. ValueError when the environment does not have it."""
-    if spec.api_key_env is None:
-        return None
-    key = os.environ.get(spec.api_key_env, "")
-    if not key:
-        raise ValueError(f"api_key_env: the environment variable {spec.api_key_env!r} is not set; export the key there")
-    return key
+    return key_from_environment(spec.api_key_env)
 
 
 def request_body(spec: EndpointSpec, messages: list[dict[str, str]]) -> dict[str, Any]:

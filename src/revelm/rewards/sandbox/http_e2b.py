@@ -4,7 +4,7 @@ Every program has a sandbox of its own, without access to the internet, which is
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from time import perf_counter, sleep
@@ -74,10 +74,8 @@ class E2B:
 
 
 def _end(sandbox: Any) -> None:
-    try:
+    with suppress(Exception):  # a boundary: it ends by itself, after its timeout
         sandbox.kill()
-    except Exception:  # noqa: BLE001, S110 - a boundary: it ends by itself, after its timeout
-        pass
 
 
 @dataclass(frozen=True)

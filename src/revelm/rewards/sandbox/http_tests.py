@@ -58,7 +58,8 @@ class RemoteTests:
         if self.tests.method != "stdio":
             return self._together(source)
         if _SURROGATE.search(source):
-            return self._up_to_first_failure([TestResult("exception", "SyntaxError: the program is no UTF-8")])
+            broken = TestResult("exception", "SyntaxError: the program is no UTF-8")
+            return self._up_to_first_failure([broken] * self.tests.num_tests)
         results: list[TestResult] = []
         places = range(self.tests.num_tests)
         with ThreadPoolExecutor(max_workers=min(self.concurrency, len(places))) as pool:
@@ -76,7 +77,7 @@ class RemoteTests:
         return min(self.limits.total_seconds, _START + self.patience * self._seconds * num_tests)
 
     def _up_to_first_failure(self, results: Sequence[TestResult]) -> tuple[TestResult, ...]:
-        """All results; those behind the first failed one "not run" where tests stop early, however many were under way."""
+        """A result for each test; behind the first failed one "not run" where tests stop early, also if they were."""
         failed = next((i for i, result in enumerate(results) if result.outcome != "passed"), len(results))
         kept = list(results[: failed + 1]) if self.limits.stops_early else list(results)
         return tuple(kept + [TestResult("not run")] * (self.tests.num_tests - len(kept)))
