@@ -12,27 +12,22 @@ otherwise: an early signal for models that do not know yet how to answer. A lett
 sample that comes with the package.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from string import ascii_uppercase
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
-from revelm.rewards.boxed import last_boxed
-from revelm.rewards.choice import choice_letter
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
+from revelm.tasks.lettered_options import MAX_OPTIONS, arranged, lettered, score_letter
 from revelm.tasks.problem_files import Row, find_fields
 from revelm.tasks.task import Messages, check_split
 
 INSTRUCTION = "Think it through, and put the letter of the right option within \\boxed{}."
 _CHOICES = ("choices", "options")
 _ANSWERS = ("answer", "ground_truth_answer", "answerKey")
-_MAX_CHOICES = len(ascii_uppercase)
-_ABOVE = re.compile(r"\b(?:all|both|any|none|neither|either)\b.*\b(?:above|below|preceding|following)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,16 +74,12 @@ class MultipleChoice:
 
     def prompt(self, problem: Problem) -> Messages:
         """The question, the lettered options, one a line, and the instruction."""
-        lettered = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, problem.info["options"], strict=False)]
-        parts = [problem.question, *lettered, self.instruction]
+        parts = [problem.question, lettered(problem), self.instruction]
         return [{"role": "user", "content": "\n".join(part for part in parts if part)}]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, ``format_reward`` or 0; breakdown: ``correct``, ``format`` (the box holds the letter of an option)."""
-        answer = choice_letter(last_boxed(completion.text) or "")
-        is_letter = answer is not None and answer in ascii_uppercase[: len(problem.info["options"])]
-        correct = float(is_letter and answer == problem.reference)
-        return Score(max(correct, self.format_reward * is_letter), {"correct": correct, "format": float(is_letter)})
+        return score_letter(problem, completion.text, format_reward=self.format_reward)
 
     def worked(self, problem: Problem) -> str:
         """The boxed letter alone: rows do not say why, so demonstrations teach the form of an answer, not reasoning."""
@@ -103,20 +94,9 @@ class MultipleChoice:
         (answer_field,) = find_fields(row, [(field,) for field in _ANSWERS])
         options, labels = _options(row, choices_field)
         right = _right_option(row, answer_field, labels)
-        order = list(range(len(options)))
-        if self.is_shuffled and not _speak_of_each_other(options):
-            Random(derive_seed(self.name, "options", self.seed, name)).shuffle(order)
-        info = {"options": tuple(options[i] for i in order)}
-        return Problem(name, row.text("question"), ascii_uppercase[order.index(right)], info)
-
-
-def _speak_of_each_other(options: Sequence[str]) -> bool:
-    """Whether an option names others by their letters or their places, so that it is wrong in another order."""
-    letter = rf"\(?\b[A-{ascii_uppercase[len(options) - 1]}]\b\)?"
-    names = re.compile(
-        rf"{letter},? *(?:and|or|nor|&) *{letter}|\b(?i:options?|choices?|answers?|only|neither|both) +{letter}"
-    )
-    return any(names.search(text) or _ABOVE.search(text) for text in options)
+        seed = derive_seed(self.name, "options", self.seed, name) if self.is_shuffled else None
+        shown, letter = arranged(options, right, seed=seed)
+        return Problem(name, row.text("question"), letter, {"options": shown})
 
 
 def _options(row: Row, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -124,8 +104,8 @@ def _options(row: Row, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     value = row.fields[field]
     inner = replace(row, fields=value) if isinstance(value, dict) else row
     options = inner.texts("text" if isinstance(value, dict) else field)
-    if not 2 <= len(options) <= _MAX_CHOICES:
-        raise row.error(field, f"has {len(options)} options; expected 2 to {_MAX_CHOICES}")
+    if not 2 <= len(options) <= MAX_OPTIONS:
+        raise row.error(field, f"has {len(options)} options; expected 2 to {MAX_OPTIONS}")
     if len(set(options)) != len(options):
         raise row.error(field, "has the same option twice, so that one answer would count as wrong; remove one")
     has_labels = isinstance(value, dict) and "label" in value
