@@ -84,7 +84,7 @@ def test_rows_come_back_in_order_with_their_scores(tmp_path: Path, capsys: pytes
         ("regex", {"prediction": "x = 12", "reference": r"\d+"}, ["is_whole=true"], 0.0),
         # The rows of a task: what it says, not what a reward does.
         ("gsm8k", {"question": "1+2?", "answer": "so\n#### 3", "completion": "\\boxed{3}"}, [], 1.0),
-        ("gsm8k", {"question": "1+2?", "answer": "so\n#### 3", "completion": "3"}, [], 0.0),
+        ("gsm8k", {"question": "1+2?", "answer": "so\n#### 3", "it": "3"}, ["prediction_field=it"], 0.0),
     ],
 )
 def test_rewards(tmp_path: Path, reward: str, row: dict[str, Any], fields: list[str], score: float) -> None:
@@ -131,7 +131,8 @@ def test_rows_of_a_task(tmp_path: Path) -> None:
             ["math", "{bad}", "reference_field=gold"],
             r"row 1 \(line 1\): expected fields gold; found",
         ),
-        (["code", "{bad}"], r"row 1 \(line 1\): has no tests"),
+        (["code", "{bad}"], r"row 2 \(line 2\), field 'prediction': expected text, not None"),
+        (["code", "{bad}", "prediction_field=reference"], r"row 1 \(line 1\): has no tests"),
         (["math", "{missing}"], "FILE='.*': cannot be read"),
         (["mats", "{bad}"], "REWARD: 'mats' is not known; did you mean 'math'"),
         (["tests.toy_tasks:Parity", "{bad}"], "REWARD: the problems of 'tests.toy_tasks:Parity' are not read"),

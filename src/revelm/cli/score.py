@@ -16,8 +16,8 @@ examples:
 
 rewards:
   math, exact, fuzzy, choice, regex   rows with a prediction and a reference
-  code                                rows with tests and a completion, a program
-  NAME of a task                      rows of its data, each with a completion
+  code                                rows with tests, each with a completion
+  another task (`revelm ls tasks`)    rows of its data, each with a completion
 """
 _MAX_REASONS = 12
 

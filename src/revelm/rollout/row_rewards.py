@@ -1,7 +1,7 @@
-"""What ``revelm score`` can judge rows of a file by: a prediction and a reference, or a program and its tests.
+"""What ``revelm score`` can judge the rows of a file by: pairs of a prediction and a reference, or problems of a task.
 
-Each is a guarded task without problems of its own, whose verdicts are the functions that training and evaluation use.
-Rows of a registered task, with an answer in them, are judged by that task.
+Pairs are judged by the functions that training and evaluation use (``revelm.rollout.pair_rows``); the rows of a task,
+such as ``code`` or ``gsm8k``, each with an answer in it, by the task itself.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from revelm.tasks.task import Task
 
 _ROWS = {
     "choice": "revelm.rollout.pair_rows:ChoiceRows",
-    "code": "revelm.rollout.code_rows:CodeRows",
     "exact": "revelm.rollout.pair_rows:ExactRows",
     "fuzzy": "revelm.rollout.pair_rows:FuzzyRows",
     "math": "revelm.rollout.pair_rows:MathRows",
@@ -54,9 +53,11 @@ def _task_items(
         raise ValueError(f"REWARD: the problems of {reward!r} are not read from rows; use its task in a recipe")
     if "data" in fields:
         raise ValueError(f"{reward}.data: is the file that is scored; leave it out")
+    own = {name: value for name, value in fields.items() if name != "prediction_field"}
+    answers = [said(row, fields.get("prediction_field")) for row in rows]
     # By their numbers, as several rows may answer one problem; and none of them is kept for a test.
     usual = {name: value for name, value in {"id_field": None, "test_share": 0.0}.items() if name in known}
-    task: Task = registry.build("tasks", {**usual, **fields, "kind": reward, "data": path}, field=reward)
+    task: Task = registry.build("tasks", {**usual, **own, "kind": reward, "data": path}, field=reward)
     names = row_ids(rows, task.name, field=None)
     problems = {problem.id: problem for problem in task.problems("test")}
     if any(name not in problems for name in names):
@@ -64,4 +65,4 @@ def _task_items(
     for row, name in zip(rows, names, strict=True):
         if name not in problems:
             raise ValueError(f"{row.place}: is none of the problems that task {reward!r}, as it is set, asks")
-    return task, [(problems[name], said(row)) for row, name in zip(rows, names, strict=True)]
+    return task, [(problems[name], answer) for name, answer in zip(names, answers, strict=True)]
