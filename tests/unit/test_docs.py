@@ -54,6 +54,7 @@ SECTIONS = {
     "SFTConfig": "revelm sft",
     "SettingSpec": "How answers are drawn",
     "ShapingSpec": "shaping",
+    "SourceSpec": "data.mix",
     "TaskEntry": "tasks",
     "TrackerSpec": "trackers",
     "TrainSpec": "train",

@@ -155,6 +155,7 @@ def test_the_hub_is_a_kind_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    assert [found.number for found in read_source(Source("owner/chats:default[train[1:]]"))[0]] == [1, 2]
     rows, layout = read_source(Source("owner/chats:default[train]", num=2))
     assert [read_sample(found, layout).messages for found in rows] == [(SYSTEM, *CHAT)] * 2  # type: ignore[union-attr]
 

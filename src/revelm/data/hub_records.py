@@ -1,7 +1,8 @@
 """Rows of data sets on the Hugging Face hub, read by ``datasets``: fetched once, then from its local cache.
 
 A reference is ``owner/name``, followed where needed by ``@revision``, ``:config`` and ``[split]``, in this order:
-``openai/gsm8k:main[test]``. Without a split the data set's only one is meant.
+``openai/gsm8k:main[test]``. Without a split the data set's only one is meant. A split may be a part of one, in the
+notation of ``datasets``: ``[train[:1000]]``, ``[train[10%:]]``.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"(?:@(?P<revision>[^\s:\[\]]+))?(?::(?P<config>[^\s\[\]]+))?(?:\[(?P<split>[\w.-]+)\])?"
+    r"(?:@(?P<revision>[^\s:\[\]]+))?(?::(?P<config>[^\s\[\]]+))?(?:\[(?P<split>[\w.-]+(?:\[[\d:%-]+\])?)\])?"
 )
 
 
