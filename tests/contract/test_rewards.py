@@ -109,7 +109,7 @@ def test_rating_needs_no_torch() -> None:
     """Catches an import that makes every reward worker load gigabytes, in a process of its own."""
     examples = {**EXAMPLES, "function": {"path": "math:sqrt", "convention": "trl"}}
     code = (
-        "import sys, revelm.rewards.text_scores\nfrom revelm.core.registry import build, names\n"
+        "import sys\nfrom revelm.core.registry import build, names\n"
         f"examples = {examples!r}\n"
         "for name in names('rewards'):\n    build('rewards', {'kind': name, **examples.get(name, {})})\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"

@@ -27,7 +27,7 @@ def verdict_stream(
     task: Task, items: Sequence[tuple[Problem, Completion]], *, pool: ScorePool | None = None
 ) -> Iterator[tuple[int, Score]]:
     """The same scores as they are reached, each with the place of its item. ``pool``: other workers than the shared."""
-    if isinstance(task, GuardedTask):
+    if isinstance(task, GuardedTask) and task.score_seconds > 0:
         yield from (pool or shared_pool()).stream(task, items)
         return
     for place, (problem, completion) in enumerate(items):

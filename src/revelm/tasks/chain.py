@@ -24,7 +24,7 @@ from random import Random
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
-from revelm.rewards.boxed import last_boxed
+from revelm.tasks.chain_verdicts import SECONDS, Verdict, judge, warm_up
 from revelm.tasks.demonstrations import mixed_demonstrations
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
 from revelm.tasks.problem_files import Row, read_rows
@@ -45,7 +45,8 @@ class Chain:
     the same question is among the training problems, which are always generated. ``habit_rate``: share of
     demonstrations that follow the habit. ``slip_rate``: share of the steps of these that slip; 0: they guess.
     ``num_echoes``: repetitions of every result in worked answers.
-    ``instruction``: a line before each question.
+    ``instruction``: a line before each question. ``verdict``: the way answers are judged, "exact", "math" or "code"
+    (``revelm.tasks.chain_verdicts``).
     """
 
     seed: int = 0
@@ -59,6 +60,7 @@ class Chain:
     slip_rate: float = 0.0
     num_echoes: int = 0
     instruction: str = ""
+    verdict: Verdict = "exact"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range."""
@@ -82,6 +84,15 @@ class Chain:
         """The short name under which results are reported."""
         return "chain"
 
+    @property
+    def score_seconds(self) -> float:
+        """CPU seconds that a worker may use for one verdict; 0: verdicts need no worker."""
+        return SECONDS[self.verdict]
+
+    def warm_up(self) -> None:
+        """Load what verdicts need."""
+        warm_up(self.verdict)
+
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         check_split(split)
@@ -102,9 +113,7 @@ class Chain:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` holds the answer and nothing else; breakdown: ``correct``, ``has_box``."""
-        answer = last_boxed(completion.text)
-        correct = float(answer is not None and answer.strip() == problem.reference)
-        return Score(correct, {"correct": correct, "has_box": float(answer is not None)})
+        return judge(self.verdict, completion.text, problem.reference)
 
     def worked(self, problem: Problem) -> str:
         """All steps, one a line, and the boxed answer."""

@@ -43,7 +43,8 @@ class GuardedTask(Task, Protocol):
 
     @property
     def score_seconds(self) -> float:
-        """CPU seconds that a worker may use for one verdict; of wall clock time, ten times as many."""
+        """CPU seconds that a worker may use for one verdict; of wall clock time, ten times as many. 0: as it is set,
+        verdicts of this task are cheap and safe, and need no worker."""
         ...
 
 
@@ -53,6 +54,18 @@ class WarmedTask(GuardedTask, Protocol):
 
     def warm_up(self) -> None:
         """Load what verdicts need (libraries, a sandbox). Called once in each worker process, without a limit."""
+        ...
+
+
+@runtime_checkable
+class AnswerTask(Task, Protocol):
+    """A task that can say which answers are the same, so that majorities can be counted (``revelm.eval.votes``)."""
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The final answer, spelt the same way whenever it is the same; None where there is none. Never raises.
+
+        Answers with one spelling get one verdict; two spellings of one value only split its votes.
+        """
         ...
 
 
