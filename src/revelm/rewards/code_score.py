@@ -19,7 +19,7 @@ def score_code(
     """1 if all tests pass; else 0, or the share that passes where ``is_partial``. Never raises for what ``code`` does.
 
     ``executor`` None: the sandbox of this process. Breakdown: ``correct``, ``passed`` (share of tests; with
-    ``limits.stops_early`` those behind the first failed one count as failed), ``error`` where the sandbox itself failed.
+    ``limits.stops_early`` those behind the first failed one count as failed), ``error`` where the sandbox failed.
     """
     used = replace(limits, stops_early=limits.stops_early and not is_partial)
     results = (executor or local_executor()).run(code, tests, used)

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Literal
 
 from revelm.rewards.sandbox import syscalls
@@ -44,7 +45,7 @@ class Place:
 
 
 def leave(folders: list[str], isolation: Isolation) -> Place:
-    """Lock the server in. ``folders``: what programs may read beside the standard library. OSError: not allowed here."""
+    """Lock the server in. ``folders``: what programs may read beside the standard library. OSError: not allowed."""
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with suppress(OSError):  # where /proc is read-only
@@ -122,15 +123,24 @@ def _show(path: Path, root: Path, *, is_device: bool = False) -> None:
         syscalls.make_read_only(str(target))
 
 
-def separate(place: Place, limits: Limits) -> None:
-    """Give what this process starts its own processes and an empty /tmp of limited size, which vanish with them."""
+def separate(place: Place, limits: Limits) -> Path | None:
+    """Give what this process starts its own processes and an empty folder.
+
+    With namespaces both vanish with it, and the folder is a /tmp of limited size. In the weaker mode they do not: the
+    folder is returned, to be removed.
+    """
     if place.isolation == "weak":
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        return
+        folder = Path(mkdtemp(prefix="revelm-program-"))
+        if place.uids is not None:
+            os.chown(folder, place.uids[0], place.uids[0])
+        os.chdir(folder)
+        return folder
     syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
     options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
     syscalls.mount("tmp", "/tmp", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     os.chdir("/tmp")
+    return None
 
 
 def become_nobody(place: Place, limits: Limits, *, is_tests: bool) -> None:

@@ -1,8 +1,8 @@
 """The sandbox of this machine, seen from the process that wants programs judged.
 
 A program meets up to four processes: the **server** (pre-imported, locked in, one per sandbox), and for each job a
-**supervisor** that watches, **tests** that hold what is expected, and the **program**. Expected outputs of scripts never
-enter the sandbox: what was printed comes back and is compared here.
+**supervisor** that watches, **tests** that hold what is expected, and the **program**. What a script should print never
+enters the sandbox: what it did print comes back and is compared here.
 """
 
 import atexit
@@ -58,6 +58,11 @@ class LocalSandbox:
             if tests.method == "stdio":
                 return self._scripts(program, tests, limits, seconds, files)
             return self._tested(program, tests, limits, seconds, files)
+
+    @property
+    def server_pid(self) -> int:
+        """The process number of the server; 0 when there is none."""
+        return 0 if self._server is None else self._server.pid
 
     def close(self) -> None:
         """End the server."""
@@ -140,8 +145,8 @@ class LocalSandbox:
                 self._channel = ours
                 if isolation == "weak" and self._wanted is None:
                     _LOG.warning(
-                        "the kernel refuses namespaces (%s): programs run in the weaker mode, with limits and a filter of "
-                        "system calls, but they see this machine's files",
+                        "the kernel refuses namespaces (%s): programs run in the weaker mode, under limits and a "
+                        "filter of system calls, but they see this machine's files and processes",
                         refused,
                     )
                 return isolation

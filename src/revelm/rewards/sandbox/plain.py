@@ -17,7 +17,7 @@ from typing import Any
 
 Handle = list[Any]
 _EXACT = 2**53
-_COLLECTIONS: dict[str, type] = {"l": list, "t": tuple, "s": set, "z": frozenset, "q": deque}
+_COLLECTIONS: dict[str, Any] = {"l": list, "t": tuple, "s": set, "z": frozenset, "q": deque}
 _MAPPINGS: dict[str, Callable[[Any], Any]] = {
     "d": dict,
     "C": lambda pairs: Counter(dict(pairs)),
@@ -25,12 +25,13 @@ _MAPPINGS: dict[str, Callable[[Any], Any]] = {
     "e": lambda pairs: defaultdict(None, pairs),
 }
 _MAPPING_TYPES = ((Counter, "C"), (OrderedDict, "o"), (defaultdict, "e"), (dict, "d"))
-_TYPES = {t.__name__: t for t in (int, float, str, bool, bytes, list, tuple, set, dict, frozenset, complex, type(None))}
+_KINDS: tuple[type, ...] = (int, float, str, bool, bytes, list, tuple, set, dict, frozenset, complex, type(None))
+_TYPES = {kind.__name__: kind for kind in _KINDS}
 _NUMPY_KINDS = "biufcSUmM"
 
 
 def write(value: Any, outside: Callable[[Any], Handle]) -> str:
-    """``value`` as JSON text. ``outside`` gives the handle of what is not plain. RecursionError for what is too deep."""
+    """``value`` as JSON text. ``outside`` gives the handle of what is not plain. RecursionError: it is too deep."""
     return json.dumps(_out(value, outside))
 
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from revelm.rewards.sandbox.channel import Closed, receive, send
+from revelm.rewards.sandbox.channel import ClosedError, receive, send
 from revelm.rewards.sandbox.plain import Handle, read, write
 
 
@@ -27,14 +27,14 @@ class Remote:
         self._callbacks: list[Callable[..., Any]] = []
 
     def defined(self) -> dict[str, Any]:
-        """What the program has defined, by name. Raises what the program raised, or Closed."""
+        """What the program has defined, by name. Raises what the program raised, or ClosedError."""
         message = self._hear()
         if message[0] == "raise":
             raise _exception(message[1], message[2])
         return {str(name): self._read(text) for name, text in message[1].items()}
 
     def request(self, verb: str, number: int, detail: Any = None, arguments: Any = ((), {})) -> Any:
-        """The value that the program answers with. Raises what it raised, or Closed."""
+        """The value that the program answers with. Raises what it raised, or ClosedError."""
         positional, named = arguments
         self._say([verb, number, detail, write([list(positional), dict(named)], self._outside)])
         while True:
@@ -54,9 +54,9 @@ class Remote:
         try:
             message = json.loads(receive(self._channel))
         except (ValueError, RecursionError) as error:
-            raise Closed("a message that cannot be read") from error
+            raise ClosedError("a message that cannot be read") from error
         if not isinstance(message, list) or not message:
-            raise Closed("a message that cannot be read")
+            raise ClosedError("a message that cannot be read")
         return message
 
     def _say(self, message: list[Any]) -> None:
@@ -114,7 +114,7 @@ class StandIn:
         while True:
             try:
                 value = self._remote.request("next", number)
-            except _Exhausted:
+            except _ExhaustedError:
                 return
             yield value
 
@@ -122,7 +122,7 @@ class StandIn:
         """The next value of an iterator."""
         try:
             return self._remote.request("next", self._number)
-        except _Exhausted:
+        except _ExhaustedError:
             raise StopIteration from None
 
     def __len__(self) -> int:
@@ -155,15 +155,15 @@ class StandIn:
         return hash(self._number)
 
 
-class _Exhausted(ProgramError):
-    """The program raised StopIteration. Not that itself: it would end a loop of the tests early, as if all was well."""
+class _ExhaustedError(ProgramError):
+    """The program raised StopIteration. Not that itself: it would end loops of the tests early, as if all was well."""
 
 
 def _exception(name: Any, message: Any) -> Exception:
     """What the program raised, if it is a builtin exception; it says what the program says."""
     text = str(message)
     if name == "StopIteration":
-        return _Exhausted(text)
+        return _ExhaustedError(text)
     kind = vars(builtins).get(str(name))
     if isinstance(kind, type) and issubclass(kind, Exception) and name != "StopAsyncIteration":
         try:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from revelm.rewards.sandbox.channel import Closed, receive, send
+from revelm.rewards.sandbox.channel import ClosedError, receive, send
 from revelm.rewards.sandbox.plain import Handle, read, write
 
 _MUTABLE = (list, dict, set, bytearray, deque)
@@ -36,7 +36,7 @@ class Service:
         while True:
             try:
                 request = json.loads(receive(self._channel))
-            except Closed:
+            except ClosedError:
                 return
             self._say(self._answer(*request))
 

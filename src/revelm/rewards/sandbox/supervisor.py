@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from shutil import rmtree
 from typing import Any, NoReturn
 
 from revelm.rewards.sandbox import program, syscalls, tester
@@ -58,7 +59,7 @@ class Supervisor:
         """Separates this process from the server's other jobs. Raises OSError."""
         self._job, self._place = job, place
         self._began = time.monotonic()
-        separate(place, job.limits)
+        self._folder = separate(place, job.limits)
         self._init = 0
 
     def run(self) -> dict[str, Any]:
@@ -67,6 +68,8 @@ class Supervisor:
             return self._run_script() if self._job.kind == "script" else self._run_tests()
         finally:
             kill_tree(self._place, self._init)
+            if self._folder is not None:
+                rmtree(self._folder, ignore_errors=True)
 
     def _run_script(self) -> dict[str, Any]:
         self._init = self._fork(_wait_for_ever, keeps=(), is_tests=True)
@@ -245,5 +248,5 @@ def _close_but(keeps: tuple[int, ...]) -> None:
         os.closerange(last + 1, descriptor)
         last = max(last, descriptor)
     os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-    sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    sys.stdin = sys.stdout = sys.stderr = None
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)

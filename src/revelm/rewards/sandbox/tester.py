@@ -10,9 +10,10 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from revelm.rewards.sandbox.channel import Closed
+from revelm.rewards.sandbox.channel import ClosedError
 from revelm.rewards.sandbox.program import read_all
 from revelm.rewards.sandbox.remote import ProgramError, Remote
 
@@ -54,8 +55,8 @@ class Tester:
     def _tests(self) -> list[Callable[[], None]]:
         if self._spec["method"] == "call":
             pairs = zip(self._spec["arguments"], self._spec["returns"], strict=True)
-            return [lambda a=a, r=r: self._call(a, r) for a, r in pairs]
-        return [lambda s=s: self._statement(s) for s in self._spec["statements"]]
+            return [partial(self._call, arguments, returns) for arguments, returns in pairs]
+        return [partial(self._statement, statement) for statement in self._spec["statements"]]
 
     def _one(self, test: Callable[[], None]) -> tuple[str, str]:
         """Outcome and detail of one test."""
@@ -64,7 +65,7 @@ class Tester:
             if not self._is_running:
                 self._start()
             test()
-        except Closed:
+        except ClosedError:
             self._is_running = False
             self._control.send(b"why")
             outcome, _, detail = self._control.recv(4096).decode("utf-8", "replace").partition("\n")
