@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from revelm.decoding.sampling import Sampling
     from revelm.decoding.sequential import Sequential
     from revelm.decoding.static import Static
+    from revelm.decoding.untempered import Untempered
     from revelm.engine.async_engine import AsyncEngine
     from revelm.engine.engine import Engine
     from revelm.engine.generate import generate
@@ -50,6 +51,7 @@ __all__ = [
     "Text",
     "Trajectory",
     "Uncached",
+    "Untempered",
     "Update",
     "generate",
     "load_model",
@@ -79,6 +81,7 @@ _HOMES = {
     "Sampling": "revelm.decoding.sampling",
     "Sequential": "revelm.decoding.sequential",
     "Static": "revelm.decoding.static",
+    "Untempered": "revelm.decoding.untempered",
     "Text": "revelm.objectives.batch",
     "Trajectory": "revelm.trajectories.record",
     "Uncached": "revelm.engine.settings",

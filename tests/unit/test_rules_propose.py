@@ -15,6 +15,7 @@ from revelm.decoding.rule import Rule
 from revelm.decoding.sampling import Sampling, sampling_rows
 from revelm.decoding.static import Static
 from revelm.decoding.uniform import remixed, uniform
+from revelm.decoding.untempered import Untempered
 
 VOCAB = 8
 BANNED = (5,)
@@ -136,3 +137,21 @@ def test_a_rules_own_kind_of_confidence_wins() -> None:
         forced = rule.propose(logits, numbers, rows_of(Sampling(rule=rule, confidence="max")))
         asked = Static().propose(logits, numbers, rows_of(Sampling(rule=Static(), confidence=kind)))
         assert torch.equal(forced.confidence, asked.confidence)
+
+
+def test_untempered_ranks_by_what_temperature_one_says() -> None:
+    """Catches a small temperature that makes every position look certain."""
+    logits, numbers = random_inputs(3, 6, seed=5)
+    cold, rule = Sampling(rule=Static(), temperature=0.1), Untempered()
+    usual = Static().propose(logits, numbers, rows_of(cold, cold, cold))
+    found = rule.propose(logits, numbers, rows_of(*[Sampling(rule=rule, temperature=0.1)] * 3))
+    assert torch.equal(found.token, usual.token)
+    assert torch.equal(found.logprob, usual.logprob)
+    allowed = logits.clone()
+    allowed[..., list(BANNED)] = -math.inf
+    at_one = allowed.softmax(dim=-1).gather(-1, found.token[..., None])[..., 0]
+    assert torch.allclose(found.confidence, at_one)
+    assert (usual.confidence > 0.95).sum() > (found.confidence > 0.95).sum()
+    hidden = torch.ones(3, 6, dtype=torch.bool)
+    one = Untempered(threshold=1.0).select(found.confidence, hidden, torch.ones(3, dtype=torch.int64))
+    assert torch.equal(one, Static().select(found.confidence, hidden, torch.ones(3, dtype=torch.int64)))

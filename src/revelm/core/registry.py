@@ -79,6 +79,7 @@ RULES = {
     "random": "revelm.decoding.random:Random",
     "sequential": "revelm.decoding.sequential:Sequential",
     "static": "revelm.decoding.static:Static",
+    "untempered": "revelm.decoding.untempered:Untempered",
 }
 REWARDS = {
     "choice": "revelm.rewards.choice:Choice",
