@@ -149,17 +149,17 @@ def _generated(split: str, num: int, seed: int, shape: tuple[tuple[int, int], in
 def _from_row(row: Row, name: str) -> Problem:
     found = find_fields(row, [("input", "output"), ("nums", "target"), ("numbers", "target")])
     if found[0] != "input":
-        numbers, target = _numbers(row, found[0], ",".join(row.texts(found[0]))), row.text("target")
-        return _problem(name, numbers, _target(row, "target", target), target)
+        said = row.text("target")
+        numbers = _numbers(row, found[0], ",".join(row.texts(found[0])))
+        return _problem(name, numbers, _target(row, "target", said), said)
     output, numbers = row.text("output"), _numbers(row, "input", row.text("input"))
     if "=" not in output:
         return _problem(name, numbers, _target(row, "output", output), output)
     *numbers, target = numbers
     verdict = score_countdown(output, numbers, target)
     if not verdict.value:
-        raise row.error(
-            "output", f"{output[:60]!r} does not make {target} from {numbers} ({verdict.reason}); correct it"
-        )
+        reason = f"does not make {target} from {numbers} ({verdict.reason}); correct it"
+        raise row.error("output", f"{output[:60]!r} {reason}")
     return _problem(name, numbers, target, output)
 
 

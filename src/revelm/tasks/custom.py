@@ -12,7 +12,7 @@ For mathematics there is more in ``math``, for options in columns of their own `
 ``code``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,12 @@ from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 Verdict = Literal["math", "exact", "choice", "regex"]
-_SCORES = {"math": score_math, "exact": score_exact, "choice": score_choice, "regex": score_regex}
+_SCORES: dict[str, Callable[[str, str], Score]] = {
+    "math": score_math,
+    "exact": score_exact,
+    "choice": score_choice,
+    "regex": score_regex,
+}
 
 
 @dataclass(frozen=True)
