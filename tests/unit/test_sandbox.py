@@ -54,10 +54,10 @@ PROGRAM = """
             self.value, self.next = value, next
             Node.made += 1
         def total(self):
-            return self.value + (self.next.total() if self.next else 0)
+            return self.value + (0 if self.next is None else self.next.total())
         def __iter__(self):
             node = self
-            while node:
+            while node is not None:
                 yield node.value
                 node = node.next
         def __len__(self):
@@ -198,9 +198,8 @@ def test_scripts_run_as_scripts_do(sandbox: LocalSandbox) -> None:
         """
     assert by_output(sandbox, deep, "", "20000").value == 1.0
     assert by_output(sandbox, "import atexit\natexit.register(print, 2)\nprint(1)", "", "1\n2").value == 1.0
-    assert by_output(
-        sandbox, "import os\nprint(len(os.environ), os.getcwd(), os.listdir('.'))", "", "0 /tmp []"
-    ).value in (0.0, 1.0)
+    place = "import os, sys\nprint(len(os.environ), os.listdir('.'), sys.argv[1:], os.path.exists('/home'))"
+    assert by_output(sandbox, place, "", "0 [] [] False").value == 1.0
 
 
 def test_what_is_printed_is_compared_line_by_line(sandbox: LocalSandbox) -> None:
