@@ -113,15 +113,21 @@ def test_a_worker_that_others_kill(pool: ScorePool, tmp_path: Path) -> None:
     it had nothing to do, which must not be noticed at all."""
     found = pool.score(Obedient(), items("x", f"once {tmp_path / 'was-here'}"))
     assert [score.value for score in found] == [1.0, 1.0]
+    # In the middle of many that one worker was given together.
+    texts = ["y"] * 300 + [f"once {tmp_path / 'and-here'}"] + ["x"] * 300
+    assert [score.value for score in pool.score(Obedient(), items(*texts))] == [0.0] * 300 + [1.0] * 301
     for worker in pool._workers:
         os.kill(worker.pid, 9)
     assert [score.value for score in pool.score(Obedient(), items("x", "x", "y"))] == [1.0, 1.0, 0.0]
 
 
-def test_output_of_verdicts_is_no_message(pool: ScorePool, capfd: pytest.CaptureFixture[str]) -> None:
-    """Catches prints that corrupt what a worker says, or the output of the command."""
-    assert [score.reason for score in pool.score(Obedient(), items("print", "print"))] == ["printed", "printed"]
-    assert capfd.readouterr().out == ""
+def test_output_of_verdicts_is_no_message(capfd: pytest.CaptureFixture[str]) -> None:
+    """Catches prints that corrupt what a worker says, or the output of the command, or that are lost."""
+    with ScorePool(1) as own:
+        assert [score.reason for score in own.score(Obedient(), items("print", "print"))] == ["printed", "printed"]
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("{") == said.err.count("[") == 600_000
 
 
 def test_a_task_that_breaks_its_contract(pool: ScorePool) -> None:

@@ -120,7 +120,7 @@ def test_time_that_is_up_ends_children(tmp_path: Path) -> None:
     """Catches a program that runs on when its verdict is no longer waited for."""
     file = tmp_path / "pids"
     script = f"with ScorePool(1) as pool: print(pool.score(Obedient(0.1), items('child {file}'))[0].reason)"
-    assert start(script).communicate()[0] == "error: no verdict after 1 s\n"
+    assert start(script).communicate(timeout=PATIENCE)[0] == "error: no verdict after 1 s\n"
     assert_gone(appears(file))
 
 
@@ -136,7 +136,7 @@ for _ in range(2):
     time.sleep(0.1)
 print(len(found), len(set(found)))
 """
-    assert start(script).communicate() == ("2 1\n", "")
+    assert start(script).communicate(timeout=PATIENCE) == ("2 1\n", "")
 
 
 def test_forks_have_pools_of_their_own() -> None:
@@ -155,7 +155,7 @@ if os.fork() == 0:
 os.wait()
 print(pool.score(Obedient(), items("x"))[0].breakdown["pid"] == first)
 """
-    said, errors = start(script).communicate()
+    said, errors = start(script).communicate(timeout=PATIENCE)
     belongs = "this pool belongs to the process that made it; after a fork use shared_pool()"
     assert said.splitlines() == [belongs, "True", "True"]
     assert errors == ""
