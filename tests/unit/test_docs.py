@@ -45,6 +45,7 @@ SECTIONS = {
     "JudgeSpec": "reward.judge",
     "LoraSpec": "model.lora",
     "ModelSpec": "model",
+    "PatientSpec": "reward.judge",
     "OptimizerSpec": "optimizer",
     "RLConfig": "revelm rl",
     "RewardModelSpec": "reward.reward_model",
@@ -167,17 +168,22 @@ def test_no_table_of_the_configuration_page_has_a_field_that_is_none() -> None:
 
 
 def components() -> Iterator[tuple[str, str]]:
-    """Axis and kind of every registered objective and task."""
-    return ((axis, kind) for axis in ("objectives", "tasks") for kind in registry.names(axis))
+    """Axis and kind of what is registered and has its fields on the configuration page."""
+    axes = ("objectives", "tasks", "rewards", "executors")
+    return ((axis, kind) for axis in axes for kind in registry.names(axis))
 
 
 @pytest.mark.parametrize(("axis", "kind"), list(components()), ids=str)
 def test_every_field_of_an_objective_or_task_stands_in_the_configuration_page(axis: str, kind: str) -> None:
     """Catches an option of a method that cannot be found, or stands there with another default."""
     family = "SFT" if kind.endswith("_sft") and kind != "rejection_sft" else "RL"
-    section = "Tasks" if axis == "tasks" else f"Objectives of {family}"
+    sections = {"objectives": f"Objectives of {family}", "rewards": "reward.parts"}
+    section = sections.get(axis, axis.capitalize())
     fields = {f.name: f.default for f in dataclasses.fields(registry.resolve(axis, kind)) if f.init}
-    errors = [missing(section, name, default, is_required=False, kind=kind) for name, default in fields.items()]
+    errors = [
+        missing(section, name, default, is_required=default is dataclasses.MISSING, kind=kind)
+        for name, default in fields.items()
+    ]
     assert [error for error in errors if error] == []
     told = {line.name for line in TABLES[section] if kind in line.kinds}
     assert told - set(fields) == set()

@@ -21,14 +21,15 @@ class JudgeOutcome:
     """Grades from ``low`` to ``high``, as a reward of 0 to 1.
 
     ``judge``: the server. ``num_samples``: grades per answer. ``template``: what the judge is shown, with {answer} and
-    perhaps {question} and {reference}; it is told how to reply in any case. An empty answer is worth 0, without asking.
+    perhaps {question} and {reference}; None: all three. It is told how to reply in any case. An empty answer is worth 0,
+    without asking.
     """
 
     judge: PatientSpec
     num_samples: int = 1
     low: float = 0.0
     high: float = 10.0
-    template: str = GRADE_TEMPLATE
+    template: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for grades in no order, no draws, and a template that shows no answer."""
@@ -36,7 +37,7 @@ class JudgeOutcome:
             raise ValueError(f"low={self.low}, high={self.high}: expected two numbers, the lower one first")
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples}: expected at least 1")
-        if "{answer}" not in self.template:
+        if self.template is not None and "{answer}" not in self.template:
             raise ValueError("template: has no {answer}, so that the judge would not see what it grades")
 
     def open(self, seed: int) -> BatchReward:
