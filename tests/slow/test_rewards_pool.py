@@ -10,8 +10,8 @@ from revelm.core.cores import usable_cores
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 def test_w65_two_thousand_pairs_under_load() -> None:
-    """W65: with 1,024 pairs 25 % of right answers were judged wrong elsewhere, and with 2,048 pairs 63 %: limits ran from
-    the submission of all. Here none changes, but for those whose CPU time is about the limit."""
+    """W65: limits that run from the submission of all pairs judge 63 % of 2,048 right answers wrong. Here none changes,
+    but for those whose CPU time is about the limit."""
     items, limit = pairs(2000), TimedMath().score_seconds
     quiet, _ = timed(items, usable_cores())
     with load(4 * usable_cores()):
