@@ -9,6 +9,19 @@ STATEMENTS = ("assert f(3) == 9", "assert set([f(4)]) == {16}", "assert abs(f(5)
 INPUTS, OUTPUTS = ("3\n", "4\n"), ("9\n", "16\n")
 LAZY = ("assert all(map(lambda n: f(n) == n * n, [3, 4]))", "assert [n for n in map(f, [3, 4])] == [9, 16]")
 
+# What these do, they do to the user's own files and processes where the kernel gives no namespaces.
+HARMFUL = (
+    "kills everything",
+    "kills the first process",
+    "removes everything",
+    "fills the disk",
+    "makes files for ever",
+    "writes everywhere",
+    "leaves shared memory behind",
+    "makes links out of its folder",
+    "lets a child answer later",
+)
+
 
 def _programs(text: str) -> dict[str, str]:
     """``### name`` begins a program."""

@@ -24,7 +24,10 @@ SOLUTION = "def f(x):\n    return x * x\n"
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[LocalSandbox]:
     """One sandbox for all: what one program leaves behind would be there for the next."""
-    sandbox = LocalSandbox()
+    try:
+        sandbox = LocalSandbox(isolation="namespaces")  # without them some of these programs would do what they try
+    except RuntimeError as refused:
+        pytest.skip(str(refused))
     yield sandbox
     sandbox.close()
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from revelm.rewards.code_tests import CodeTests, TestResult
@@ -34,7 +35,7 @@ Start = Literal["fork", "fresh"]
 
 
 class LocalSandbox:
-    """An `Executor` on this machine; one job at a time.
+    """An `Executor` on this machine; one job at a time, other threads wait.
 
     ``isolation`` None: the strongest that the kernel allows, with a warning where that is the weaker mode. ``start``:
     programs are forks of a server that has imported the usual modules, or each a fresh interpreter (slower).
@@ -45,6 +46,7 @@ class LocalSandbox:
         self._wanted = isolation
         self._start = start
         self._paths = _visible()
+        self._lock = Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self.isolation: Isolation = self._open()
@@ -53,7 +55,7 @@ class LocalSandbox:
         """See `Executor`."""
         seconds = limits.seconds if tests.seconds is None else tests.seconds
         source = f"{tests.prelude}\n{code}" if tests.prelude else code
-        with _Files() as files:
+        with self._lock, _Files() as files:
             program = files.new("code", source.encode("utf-8", "surrogatepass"))
             if tests.method == "stdio":
                 return self._scripts(program, tests, limits, seconds, files)
@@ -160,9 +162,13 @@ class LocalSandbox:
         return [os.path.realpath(python), "-I", "-S", "-c", _BOOT.format(path=self._paths["path"])]
 
 
-@lru_cache(maxsize=1)
 def local_executor() -> LocalSandbox:
     """The sandbox of this process, started on first use and ended with it."""
+    return _executor_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _executor_of(pid: int) -> LocalSandbox:
     sandbox = LocalSandbox()
     atexit.register(sandbox.close)
     return sandbox
