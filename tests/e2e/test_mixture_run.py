@@ -45,6 +45,9 @@ def test_a_mixture_resumed_is_bit_for_bit(tmp_path: Path, more: dict[str, Any]) 
     other = {"mix": [part | {"weight": 1} for part in values["data"]["mix"]]}
     with pytest.raises(ValueError, match="resume: data is"):
         run_sft(sft_values(model, tmp_path / "b", resume=True, **values | {"data": other}))
+    (tmp_path / "pairs.csv").write_text((tmp_path / "pairs.csv").read_text().replace("4+1", "5+0"))
+    with pytest.raises(ValueError, match="resume: data has not the texts that the run has learnt so far"):
+        run_sft(sft_values(model, tmp_path / "b", resume=True, **values))
 
 
 def test_the_words_of_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

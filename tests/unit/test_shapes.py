@@ -225,7 +225,7 @@ def test_preferences_are_learnt_when_it_is_said_which(fields: dict[str, Any]) ->
 def test_what_is_asked_and_answered() -> None:
     """Catches an input that is left out or stands without its instruction, numbers as JSON has them, and parts."""
     alpaca = sniffed({"instruction": "Add.", "input": "1, 2", "output": "3"})
-    number = sniffed({"question": "q", "answer": 27.0})
+    number = sniffed({"question": "q", "answer": [27.0, 28]})
     parts = sniffed({"messages": [USER, {"role": "assistant", "content": PARTS, "name": None}]})
     for found, asked, answered in ((alpaca, "Add.\n\n1, 2", "3"), (number, "q", "27"), (parts, ASKED, ANSWERED)):
         assert isinstance(found, Demonstration)
@@ -254,7 +254,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("prompt completion", {"prompt": "a", "completion": None}, "'completion': missing or null"),
     ("response list", {"prompt": "a", "response": ""}, "'response': empty; there is nothing to learn"),
     ("response list", {"prompt": "a", "response": "b", "step_map": [0.5]}, "'step_map': must be a list of integers"),
-    ("answer", {"question": "q", "answer": ["a"]}, "'answer': expected text, not ['a']"),
+    ("answer", {"question": "q", "answer": [["a"]]}, "'answer': expected text, not ['a']"),
+    ("answer", {"question": "q", "answer": []}, "'answer': expected text, not []"),
     ("answer", {"question": "q", "answer": True}, "'answer': expected text, not True"),
     ("answer", {"question": "q", "answer": ""}, "'answer': empty; there is nothing to learn"),
     ("answer", {"question": None, "answer": "a"}, "'question': missing or null"),
@@ -398,3 +399,24 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_source(Source(str(tmp_path / name), setting="data.path"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("gsm8k/train.jsonl", "question_answer"),
+        ("math_train/train.jsonl", "question_answer"),
+        ("olympiadbench/test.jsonl", "question_answer"),
+        ("seedbench_img32/SEEDBench_IMG_32.json", "question_answer"),
+        ("mbpp/mbpp.jsonl", "code"),
+        ("mbppplus/MbppPlus-OriginFmt.jsonl.gz", "code"),
+    ],
+)
+def test_public_files_are_understood(name: str, shape: str) -> None:
+    """Catches shapes that were thought out, and that files people have are not of."""
+    file = Path(__file__).resolve().parents[2].parent / "shared" / "data" / name
+    if not file.is_file():
+        pytest.skip("public data is not here")
+    rows, layout = read_source(Source(str(file)))
+    assert layout[0].name == shape
+    assert all(isinstance(read_sample(found, layout), Demonstration) for found in rows)

@@ -7,7 +7,7 @@ row and the field. In CSV, which has text alone, lists and objects are written a
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from typing import Any, Literal
 
@@ -171,7 +171,9 @@ def read_rendered(row: Row, fields: Fields) -> Pair:
 
 
 def _asked(row: Row, question: str, field: str) -> Demonstration:
-    answer = content(row, field)
+    """A question and the answer in a field, of several the first."""
+    value = row.get(field)
+    answer = content(replace(row, fields={field: value[0]}) if isinstance(value, list) and value else row, field)
     if not answer:
         raise row.error(field, "empty; there is nothing to learn")
     return _demonstration(row, field, (_turn("user", question), _turn("assistant", answer)))

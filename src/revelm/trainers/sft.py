@@ -39,6 +39,7 @@ def run(config: SFTConfig) -> Path:
         texts = read_texts(config, start, objective)
         evaluation = _evaluation(config, start, processes)
         session = open_session(start, updates_per_step=1, world=processes)
+        texts.check_unchanged(session.cursor)
         return train(session, "sft", lambda _: _step(session, objective, texts, config), evaluation, shows="loss")
 
 

@@ -1,7 +1,8 @@
 """Texts to learn from, as token ids: rows of files and of the hub, collected traces, or demonstrations of a task."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from revelm.tasks.task import DemonstrationTask
 from revelm.trainers.config import SFTConfig
 from revelm.trainers.session import Start
 
+DIGEST = "texts"  # in a run's cursor
+
 
 @dataclass(frozen=True, eq=False)
 class Texts:
@@ -27,6 +30,24 @@ class Texts:
 
     samples: list[Text]
     mixture: Mixture
+
+    @property
+    def digest(self) -> str:
+        """What tells these samples from others, orders of reveals included, and their sources."""
+        found = blake2b(repr(self.mixture.sizes).encode(), digest_size=16)
+        for text in self.samples:
+            found.update(f"{len(text.ids)},{text.prompt_length},{text.step is None};".encode())
+            for part in (text.ids, text.step):
+                found.update(b"" if part is None else part.astype("<i8").tobytes())
+        return found.hexdigest()
+
+    def check_unchanged(self, cursor: MutableMapping[str, Any]) -> None:
+        """ValueError when the run of ``cursor``, which remembers its samples, has learnt from others so far."""
+        if cursor.setdefault(DIGEST, self.digest) != self.digest:
+            raise ValueError(
+                "resume: data has not the texts that the run has learnt so far; put the files back as they were, or "
+                "change out"
+            )
 
 
 def read_texts(config: SFTConfig, start: Start, objective: Any) -> Texts:
