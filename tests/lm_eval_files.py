@@ -24,6 +24,22 @@ HELLASWAG = [
         "label": "1",
     },
 ]
+HUMANEVAL = [
+    {
+        "task_id": "T/0",
+        "prompt": 'def twice(x):\n    """Two times x."""\n',
+        "entry_point": "twice",
+        "canonical_solution": "    return 2 * x\n",
+        "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n",
+    },
+    {
+        "task_id": "T/1",
+        "prompt": 'import math\n\n\ndef root(x):\n    """The square root of x."""\n',
+        "entry_point": "root",
+        "canonical_solution": "    return math.sqrt(x)\n",
+        "test": "def check(candidate):\n    assert abs(candidate(2) - 1.414) < 0.01\n",
+    },
+]
 
 
 def write_rows(path: Path, rows: list[dict]) -> str:

@@ -18,11 +18,13 @@ from revelm.decoding.sampling import Sampling
 from revelm.decoding.static import Static
 from revelm.engine.engine import Engine
 from revelm.eval.lm_eval import TASKS, arguments
+from revelm.eval.lm_eval_files import humaneval, judge_humaneval
 from revelm.eval.lm_eval_model import RevelmLM
 from revelm.eval.lm_eval_request import LmEvalSpec, read_wish
 from revelm.objectives.batch import Text
 from revelm.objectives.likelihood import loglikelihood
-from tests.lm_eval_files import GSM8K, HELLASWAG, write_rows
+from revelm.tasks.humaneval import HumanEval
+from tests.lm_eval_files import GSM8K, HELLASWAG, HUMANEVAL, write_rows
 from tests.tiny_checkpoint import save_tiny, tiny_tokenizer
 
 
@@ -239,6 +241,43 @@ def test_what_was_answered_is_not_asked_again(checkpoint: str, tmp_path: Path, m
     assert answers[2] == generated(model, ("c", {"until": [], "max_gen_toks": 4}))[0]
     assert [tuple(pair) for pair in keeping.loglikelihood(choices)] == first
     assert seen == [1, 1]
+
+
+@pytest.mark.parametrize("task", ["humaneval_local", "humaneval_chat_local"])
+def test_humaneval_runs_offline(task: str, model: RevelmLM, tmp_path: Path) -> None:
+    """Catches a task that reaches for the hub when it is loaded, as the harness's own does."""
+    found: Any = simple_evaluate(
+        model,
+        tasks=[task],
+        gen_kwargs={"max_gen_toks": 8},
+        task_manager=manager(humaneval=write_rows(tmp_path / "humaneval.jsonl", HUMANEVAL)),
+        apply_chat_template=task == "humaneval_chat_local",
+        bootstrap_iters=0,
+    )
+    assert found["results"][task]["pass@1,all"] == found["results"][task]["unjudged,all"] == 0.0
+    assert [len(sample["filtered_resps"][0]) for sample in found["samples"][task]] == [1, 1]
+
+
+def test_humaneval_is_judged_by_the_sandbox() -> None:
+    """Catches answers that are judged as texts, and a prompt that is left out of the program."""
+    for doc in HUMANEVAL:
+        assert judge_humaneval(doc, [[doc["canonical_solution"]]]) == {"pass@1": 1.0, "unjudged": 0.0}
+        assert judge_humaneval(doc, [["    return x\n"]])["pass@1"] == 0.0
+
+
+def test_a_sample_is_its_code_block_or_goes_on_where_the_prompt_ends() -> None:
+    """Catches a chat's answer that is read as the rest of the function, and samples of which one is judged."""
+    good, rest = "Here it is:\n```python\ndef twice(x):\n    return x + x\n```\nDone.", "    return 2 * x\n"
+    assert judge_humaneval(HUMANEVAL[0], [[good, rest, "    return x", "no"]])["pass@1"] == 0.5
+
+
+def test_humaneval_asks_chats_in_our_words(tmp_path: Path) -> None:
+    """Catches another prompt than that of `revelm eval`."""
+    path = write_rows(tmp_path / "humaneval.jsonl", HUMANEVAL)
+    task = HumanEval(data=path)
+    asked = [task.prompt(problem)[-1]["content"] for problem in task.problems("test")]
+    assert humaneval(humaneval=path)["test"]["asked"] == asked
+    assert "def twice(x):" in asked[0]
 
 
 @pytest.mark.parametrize(
