@@ -21,8 +21,8 @@ class JudgeOutcome:
     """Grades from ``low`` to ``high``, as a reward of 0 to 1.
 
     ``judge``: the server. ``num_samples``: grades per answer. ``template``: what the judge is shown, with {answer} and
-    perhaps {question} and {reference}; None: all three. It is told how to reply in any case. An empty answer is worth 0,
-    without asking.
+    perhaps {question} and {reference}; None: all three. It is told how to reply in any case. An empty answer is worth
+    0, without asking.
     """
 
     judge: PatientSpec
@@ -66,9 +66,8 @@ class _Grades:
 
     def _messages(self, answer: Judged) -> list[dict[str, str]]:
         spec = self._spec
-        return grade_prompt(
-            answer.problem, answer.completion.text, template=spec.template, low=spec.low, high=spec.high
-        )
+        template = GRADE_TEMPLATE if spec.template is None else spec.template
+        return grade_prompt(answer.problem, answer.completion.text, template=template, low=spec.low, high=spec.high)
 
 
 def _filled(answers: Sequence[Judged], values: Sequence[float | None]) -> tuple[float | None, ...]:

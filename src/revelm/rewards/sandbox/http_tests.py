@@ -125,7 +125,7 @@ class RemoteTests:
         program = self._result(-1, report.get(-1, (broke_off.outcome, broke_off.detail)))
         if program.outcome != "passed":
             return [program] * len(numbers)
-        results = []
+        results: list[TestResult] = []
         for number in numbers:
             if number not in report:
                 return [*results, broke_off]
