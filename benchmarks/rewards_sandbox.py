@@ -1,4 +1,4 @@
-"""``python -m benchmarks.rewards_sandbox``: how many programs a second the sandbox judges, and 128 correct ones at once.
+"""``python -m benchmarks.rewards_sandbox``: programs judged in a second, and 128 correct ones at once.
 
 Trivial correct programs, as a script with one input and as a function with two asserts, through the pool of workers
 that rewards and evaluations use, one worker a core. Every one must be accepted. ``fork``: programs start as copies of
