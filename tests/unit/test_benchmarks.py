@@ -209,6 +209,11 @@ def test_the_two_styles_of_asking() -> None:
     ):
         assert think.score(problem, said(text)).value == value, text
     assert plain.score(problem, said("\\boxed{84}")).value == 1.0
+    first = build("tasks", {"kind": "aime2025", "data": "sample", "style": "instruction_first"})
+    assert first.prompt(problem) == [question]
+    assert first.score(problem, said("\\boxed{84} perhaps")).value == 1.0
+    own = build("tasks", {"kind": "aime2025", "style": "instruction_first", "instruction": "Box it."})
+    assert own.prompt(problem) == [{"role": "user", "content": f"Box it.\n{problem.question}"}]
     with pytest.raises(ValueError, match="style"):
         build("tasks", {"kind": "aime2025", "style": "thinking"})
 

@@ -15,14 +15,14 @@ from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
 from revelm.tasks.lettered_options import arranged, lettered, score_letter
-from revelm.tasks.math_benchmark import CLOSING, OPENING, Style
+from revelm.tasks.math_benchmark import CLOSING, Style, styled_prompt
 from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 HUB = "Idavidrein/gpqa:gpqa_diamond[train]"
 INSTRUCTIONS: dict[str, str] = {
     "boxed": "Please reason step by step, and put the letter of the right option, and nothing else, within \\boxed{}.",
-    "think": "You need to put the letter of the right option in \\boxed{}. This is the problem:",
+    "instruction_first": "You need to put the letter of the right option in \\boxed{}. This is the problem:",
 }
 _WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
@@ -54,11 +54,8 @@ class GPQA:
 
     def prompt(self, problem: Problem) -> Messages:
         """The question, the lettered options, one a line, and the instruction, as the style has them."""
-        instruction = INSTRUCTIONS[self.style] if self.instruction is None else self.instruction
-        question = [problem.question, lettered(problem)]
-        parts = [*question, instruction] if self.style == "boxed" else [instruction, *question]
-        asked = {"role": "user", "content": "\n".join(part for part in parts if part)}
-        return [asked, {"role": "assistant", "content": OPENING}] if self.style == "think" else [asked]
+        question = f"{problem.question}\n{lettered(problem)}"
+        return styled_prompt(question, self.style, self.instruction, usual=INSTRUCTIONS)
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1 for the right letter in the last box; breakdown: ``correct``, ``format``."""
@@ -66,7 +63,7 @@ class GPQA:
 
     def worked(self, problem: Problem) -> str:
         """The boxed letter."""
-        return ("" if self.style == "boxed" else CLOSING) + f"\\boxed{{{problem.reference}}}"
+        return (CLOSING if self.style == "think" else "") + f"\\boxed{{{problem.reference}}}"
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """None: there are no training problems."""

@@ -1,13 +1,14 @@
 r"""What the public benchmarks of mathematics share: how they ask and how they judge.
 
-``style: boxed`` asks the question and then to reason step by step and to box the answer. ``style: think`` is for models
-that think in tags: it asks for the box first, then the question, and begins the answer with ``<think>``; what is judged
-stands behind ``</think>``, so that a thought that was not ended has no answer yet.
+``style: boxed`` asks the question and then to reason step by step and to box the answer; ``instruction_first`` asks for
+the box and then the question. ``think`` is for models that think in tags: it asks as ``instruction_first`` does, and
+begins the answer with ``<think>``; what is judged stands behind ``</think>``, so that a thought that was not ended has
+no answer yet.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,10 +24,10 @@ from revelm.tasks.math_rows import at_levels, math_problem
 from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
-Style = Literal["boxed", "think"]
+Style = Literal["boxed", "instruction_first", "think"]
 INSTRUCTIONS: dict[str, str] = {
     "boxed": "Please reason step by step, and put your final answer within \\boxed{}.",
-    "think": "You need to put your final answer in \\boxed{}. This is the problem:",
+    "instruction_first": "You need to put your final answer in \\boxed{}. This is the problem:",
 }
 _DECIMAL = re.compile(r"([-+]?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:\\?%)?")
 OPENING, CLOSING = "<think>\n", "\n</think>\n\n"
@@ -69,10 +70,7 @@ class MathBenchmark(ABC):
 
     def prompt(self, problem: Problem) -> Messages:
         """The question with the instruction, in the order and with the beginning of the style."""
-        instruction = INSTRUCTIONS[self.style] if self.instruction is None else self.instruction
-        parts = [problem.question, instruction] if self.style == "boxed" else [instruction, problem.question]
-        asked = {"role": "user", "content": "\n".join(part for part in parts if part)}
-        return [asked, {"role": "assistant", "content": OPENING}] if self.style == "think" else [asked]
+        return styled_prompt(problem.question, self.style, self.instruction, usual=INSTRUCTIONS)
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``.
@@ -91,7 +89,7 @@ class MathBenchmark(ABC):
         solution = str(problem.info.get("solution", ""))
         is_right = score_math(solution, problem.reference).value == 1.0
         answer = solution if is_right else f"\\boxed{{{problem.reference}}}"
-        return answer if self.style == "boxed" else f"{solution}{CLOSING}\\boxed{{{problem.reference}}}"
+        return answer if self.style != "think" else f"{solution}{CLOSING}\\boxed{{{problem.reference}}}"
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` worked training problems; see `worked_demonstrations`."""
@@ -141,6 +139,15 @@ class WithTraining(MathBenchmark, ABC):
         source = problem_source(given, hub=self.train_hub, task=f"{self.name}_train")
         found = read_problems(source, self.name, read=_problem, max_bad_rows=self.max_bad_rows)
         return at_levels(unasked(found, test), self.levels)
+
+
+def styled_prompt(question: str, style: Style, instruction: str | None, *, usual: Mapping[str, str]) -> Messages:
+    """The chat that asks a question in a style. ``usual``: the instructions of the styles, where none is given."""
+    is_first = style != "boxed"
+    words = usual["instruction_first" if is_first else "boxed"] if instruction is None else instruction
+    parts = [words, question] if is_first else [question, words]
+    asked = {"role": "user", "content": "\n".join(part for part in parts if part)}
+    return [asked, {"role": "assistant", "content": OPENING}] if style == "think" else [asked]
 
 
 def tested(task: MathBenchmark) -> list[Problem]:
