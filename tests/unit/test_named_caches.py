@@ -10,7 +10,7 @@ from revelm.engine.engine import Engine
 from revelm.engine.named_caches import NAMES, cache_for, read_cache
 from revelm.engine.settings import NAMED, Approximate, Exact, Uncached, cache_of
 from revelm.eval.config import EvalConfig
-from revelm.eval.run import evaluate_config
+from revelm.eval.evaluation import evaluate_config
 from revelm.trainers import evaluation, rl
 from revelm.trainers.config import RLConfig
 from revelm.trajectories.store import read_trajectories
@@ -157,9 +157,9 @@ def test_members_of_a_group_share_one_prefill(tmp_path: Path, monkeypatch: pytes
 def test_an_evaluation_has_its_cache(tmp_path: Path) -> None:
     """Catches a field that is read and changes nothing, and a summary that does not tell."""
     model = save_family("llada", tmp_path / "model")
-    words = [f"model={model}", TASK, "num_problems=2", "max_new_tokens=8", "block_size=4", f"out={tmp_path / 'out'}"]
+    words = [f"model={model}", TASK, "num_problems=2", "max_new_tokens=8", "block_size=4"]
     for cache, is_approximate in (("auto", False), ("prefix", True)):
-        result = evaluate_config(load_config(EvalConfig, None, [*words, f"cache={cache}"]))
+        result = evaluate_config(load_config(EvalConfig, None, [*words, f"cache={cache}", f"out={tmp_path / cache}"]))
         assert result["cache"] == {"kind": cache}
-        found = read_trajectories(tmp_path / "out" / "trajectories" / "dynamic.parquet")
+        found = read_trajectories(tmp_path / cache / "trajectories" / "dynamic.parquet")
         assert all(t.approximate_cache is is_approximate for t in found)

@@ -1,7 +1,9 @@
-"""``revelm eval``: numbers about one model, on one task or about given responses, with 95 % intervals."""
+"""``revelm eval``: numbers about one model, on tasks or about given responses; two evaluations compared."""
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +11,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from revelm.eval.batches import Progress
+    from revelm.eval.config import EvalConfig
+
+COMPARE = "compare"
+FORMATS = ("table", "md", "json")
+
 
 def add_to(verbs: Any) -> None:
     """Declare the verb."""
-    what = "accuracy, tokens per forward and speed of a model on a task; or likelihoods of given responses"
-    parser = verbs.add_parser("eval", help=what, description=f"{what[0].upper() + what[1:]}.", allow_abbrev=False)
+    what = "accuracy, tokens per forward and speed of a model on tasks; or likelihoods of given responses"
+    parser = verbs.add_parser(
+        "eval",
+        help=what,
+        description=f"{what[0].upper() + what[1:]}.",
+        epilog="revelm eval compare A B: a paired comparison of two evaluations, by the folders given as --out",
+        allow_abbrev=False,
+    )
     parser.add_argument(
-        "overrides", nargs="*", metavar="a.b=value", help="e.g. task=sudoku4 task.data=FILE num_problems=100"
+        "overrides",
+        nargs="*",
+        metavar="RECIPE.yaml | a.b=value | compare A B",
+        help="e.g. task=sudoku4 task.data=FILE num_problems=100, or tasks.gsm8k.num_problems=100",
     )
     parser.add_argument("--recipe", metavar="FILE.yaml", help="a YAML file with the fields that are not given here")
     parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory, or hub id")
-    parser.add_argument("--out", metavar="DIR", help="write summary and trajectories there")
+    parser.add_argument("--out", metavar="DIR", help="keep everything there; of compare: a file for the result (.json)")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed (default: table)")
     parser.add_argument(
         "--loglikelihood",
         metavar="FILE.jsonl",
@@ -27,7 +46,7 @@ def add_to(verbs: Any) -> None:
     )
     parser.add_argument("--samples", type=int, metavar="N", help="likelihoods: masks per block or response (128)")
     parser.add_argument("--estimator", metavar="NAME", help="likelihoods: auto, exact, stratified, antithetic, ...")
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, takes_words=True)
 
 
 def call(words: argparse.Namespace) -> None:
@@ -38,21 +57,104 @@ def call(words: argparse.Namespace) -> None:
     for name in ("samples", "estimator"):
         if vars(words)[name] is not None:
             raise ValueError(f"--{name}: only with --loglikelihood FILE.jsonl")
-    from rich.console import Console
+    if words.overrides[:1] == [COMPARE]:
+        compare(words)
+        return
+    config = config_of(words)
+    from revelm.eval.evaluation import evaluate_config
 
+    try:
+        summary = evaluate_config(config, tell=show_progress)
+    except KeyboardInterrupt as stop:
+        kept = f"answers so far are in {config.out}; --resume goes on" if config.out else "nothing was kept (no --out)"
+        raise KeyboardInterrupt(kept) from stop
+    if os.environ.get("RANK", "0") == "0":
+        show(summary, words.format)
+
+
+def config_of(words: argparse.Namespace) -> "EvalConfig":
+    """What is to be evaluated: the recipe, overrides and options; and, of a run's checkpoint, that run's task."""
     from revelm.core.config import load_config
     from revelm.eval.config import EvalConfig
 
-    options = _options(model=words.model, out=words.out)
+    given = [word for word in words.overrides if "=" not in word]
+    if len(given) > (words.recipe is None):
+        raise ValueError(f"{given[-1]}: expected one recipe, and overrides such as num_problems=100")
+    recipe = given[0] if given else words.recipe
+    options = _options(model=words.model, out=words.out, resume=words.resume or None)
+    overrides = [*(word for word in words.overrides if "=" in word), *options]
     known = {} if words.model is None else training_task(Path(words.model))
-    config = load_config(
-        EvalConfig, words.recipe, [*words.overrides, *options], defaults={"task": known} if known else {}
-    )
+    config = load_config(EvalConfig, recipe, overrides, defaults={"task": known} if known else {})
+    if config.tasks and known:
+        return load_config(EvalConfig, recipe, overrides)
     if config.task is not None and known.get("kind") == config.task["kind"]:
         config = config.model_copy(update={"task": {**known, **config.task}})
-    from revelm.eval.run import evaluate_config
+    return config
 
-    Console().print(result_table(evaluate_config(config)))
+
+def compare(words: argparse.Namespace) -> None:
+    """Compare two evaluations and print or write what differs."""
+    from revelm.core.atomic import write_json_atomic, write_text_atomic
+    from revelm.eval.compare import compare_evaluations, comparison_markdown
+
+    places = words.overrides[1:]
+    if len(places) != 2 or any("=" in place for place in places):
+        raise ValueError(f"eval compare: expected two folders of evaluations, got {' '.join(places) or 'none'}")
+    found = compare_evaluations(Path(places[0]), Path(places[1]))
+    if words.out is not None:
+        out = Path(words.out)
+        write_text_atomic(out, comparison_markdown(found)) if out.suffix == ".md" else write_json_atomic(out, found)
+    print(json.dumps(found, indent=2) if words.format == "json" else comparison_markdown(found))
+
+
+def show_progress(progress: "Progress") -> None:
+    """One line on stderr after each batch."""
+    print(
+        f"{progress.task}, {progress.setting}: {progress.done}/{progress.total} problems, {100 * progress.right:.1f} % "
+        f"right and {progress.speed:.0f} tokens/s in the last batch",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def show(summary: Mapping[str, Any], form: str) -> None:
+    """Print the summary in one of ``FORMATS``."""
+    from rich.console import Console
+
+    from revelm.core.atomic import finite
+    from revelm.eval.tables import results_of, summary_markdown
+
+    if form == "json":
+        print(json.dumps(finite(summary), indent=2))
+    elif form == "md":
+        print(summary_markdown(summary), end="")
+    else:
+        console = Console()
+        for name, result in results_of(summary).items():
+            table = result_table(result)
+            table.title = name if "tasks" in summary else None
+            console.print(table)
+            for line in further_lines(result):
+                console.print(line, markup=False, highlight=False)
+
+
+def further_lines(result: Mapping[str, Any]) -> list[str]:
+    """What has no column: pass@k and majority@k, answers that were cut or not judged, and what was expected."""
+    from revelm.eval.tables import share
+
+    lines = []
+    for name, numbers in result["settings"].items():
+        for label, key in (("pass@", "pass_at_k"), ("majority@", "majority_at_k")):
+            told = [f"{label}{k} {share(value)} %" for k, value in numbers[key].items() if int(k) > 1]
+            lines += [f"{name}: {', '.join(told)}"] if told else []
+        for key, label in (("truncated", "cut at the limit"), ("errors", "without a verdict, counted as wrong")):
+            lines += [f"{name}: {100 * numbers[key]['mean']:.1f} % {label}"] if numbers[key]["mean"] else []
+        if "expected" in numbers:
+            told = numbers["expected"]
+            published = f"{100 * told['accuracy']:.1f} % published ({told['source']})"
+            within = f"[{100 * told['low']:.1f}, {100 * told['high']:.1f}]"
+            lines.append(f"{name}: {share(numbers['accuracy'])} % measured, {published}: {told['verdict']} {within}")
+    return lines
 
 
 def likelihoods(words: argparse.Namespace) -> None:

@@ -58,7 +58,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parsed words. Overrides may stand anywhere: argparse alone takes them only before the first option."""
     parser = build_parser()
     words, rest = parser.parse_known_args(arguments)
-    stray = [word for word in rest if word.startswith("-") or "=" not in word or "overrides" not in words]
+    takes_words = "takes_words" in words
+    stray = [w for w in rest if w.startswith("-") or not (takes_words or "=" in w) or "overrides" not in words]
     if stray:
         parser.error(f"unrecognised argument: {stray[0]}")
     if rest:

@@ -14,8 +14,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 @dataclass(frozen=True)
 class Job:
-    """One task of an evaluation. ``spec``: its component; ``address``: how errors speak of it; ``folder``: where its files
-    are, below those of the evaluation ("": they are the evaluation's own). ``expected``: by setting."""
+    """One task of an evaluation. ``spec``: its component; ``address``: how errors speak of it.
+
+    ``folder``: where its files are, below those of the evaluation ("": they are the evaluation's own). ``expected``: by
+    setting.
+    """
 
     name: str
     spec: Mapping[str, Any]

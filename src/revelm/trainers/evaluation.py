@@ -11,7 +11,9 @@ from revelm.core.types import Family, Problem
 from revelm.engine.engine import Engine
 from revelm.engine.named_caches import read_cache
 from revelm.eval.config import EvaluationSpec
-from revelm.eval.run import check_evaluation, evaluate, select_problems, summarise
+from revelm.eval.metrics import summarise
+from revelm.eval.run import check_evaluation, evaluate, select_problems
+from revelm.eval.samples import samples_of
 from revelm.models.language_model import LanguageModel
 from revelm.parallel.world import World
 from revelm.rollout.collect import Answer
@@ -115,5 +117,8 @@ def _evaluated(engine: Engine, evaluation: Evaluation) -> tuple[dict[str, Any], 
         spent = max(took.get(name, 0.0) for _, took in parts)
         tokens = sum(a.trajectory.num_tokens for a in found)
         answers[name] = found
-        settings[name] = summarise(found) | {"tokens_per_second": tokens / spent, "seconds": spent}
+        settings[name] = summarise(samples_of(found, task), pass_at=spec.pass_at) | {
+            "tokens_per_second": tokens / spent,
+            "seconds": spent,
+        }
     return settings, answers

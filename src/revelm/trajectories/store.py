@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from revelm.trajectories.record import SCHEMA_VERSION, Event, Trajectory
 
 READABLE = (1, SCHEMA_VERSION)
+_ROWS = 256
 _INTEGERS = ("prompt_ids", "completion_ids", "step", "forward")
 _REALS = ("logprob", "logprob_t1", "confidence")
 _NUMBERS = ("num_steps", "block_size", "grid_offset", "stop_length", "weights_version", "schema_version")
@@ -41,6 +42,21 @@ def write_trajectories(path: str | Path, trajectories: Sequence[Trajectory]) -> 
     partial = target.with_name(target.name + ".partial")
     pq.write_table(table, partial)
     partial.replace(target)
+
+
+def join_trajectories(target: str | Path, sources: Sequence[str | Path], order: Sequence[int]) -> None:
+    """Write the rows of several files to one, whole or not at all; row i of it is row ``order[i]`` of them all.
+
+    Rows are copied as they are and never become objects, so that files larger than memory as objects can be joined.
+    """
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.concat_tables([pq.read_table(source, schema=SCHEMA) for source in sources])
+    partial = path.with_name(path.name + ".partial")
+    with pq.ParquetWriter(partial, SCHEMA) as writer:
+        for start in range(0, len(order), _ROWS):
+            writer.write_table(table.take(list(order[start : start + _ROWS])))
+    partial.replace(path)
 
 
 def read_trajectories(path: str | Path) -> list[Trajectory]:

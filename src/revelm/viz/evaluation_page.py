@@ -1,0 +1,176 @@
+"""``report.html`` of an evaluation, self-contained: its numbers, and its answers to look through.
+
+What a model wrote is hostile: every text is escaped, and the page's policy allows nothing from elsewhere.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revelm.core.atomic import write_text_atomic
+from revelm.viz.entry import plain_text
+from revelm.viz.run_files import interval
+from revelm.viz.sample_table import MAX_CHARACTERS
+from revelm.viz.templating import fill
+from revelm.viz.ticks import is_drawable, short_number
+
+MAX_ANSWERS = 1500
+VERDICTS = ("right", "wrong", "error")
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """The numbers of a task under a setting, ready to print; "" where there is none.
+
+    ``several``: pass@k and majority@k; ``groups``: accuracies of parts of the problems.
+    """
+
+    task: str
+    setting: str
+    accuracy: str
+    detail: str
+    several: tuple[tuple[str, str], ...]
+    groups: tuple[tuple[str, str], ...]
+    facts: tuple[str, ...]
+    expected: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class AnswerView:
+    """One answer as text; ``verdict`` is one of ``VERDICTS``."""
+
+    task: str
+    setting: str
+    verdict: str
+    problem: str
+    facts: str
+    reason: str
+    preview: str
+    prompt: str
+    text: str
+    extracted: str
+    reference: str
+
+
+def write_evaluation_page(folder: Path, summary: Mapping[str, Any]) -> Path:
+    """Write ``folder/report.html`` from the summary and the files of samples beside it; returns its path."""
+    path = folder / "report.html"
+    write_text_atomic(path, evaluation_page(folder, summary))
+    return path
+
+
+def is_evaluation(summary: Mapping[str, Any]) -> bool:
+    """Whether this is what ``revelm eval`` says, and not the summary of a run."""
+    return "environment" in summary and ("settings" in summary or "tasks" in summary)
+
+
+def evaluation_page(folder: Path, summary: Mapping[str, Any]) -> str:
+    """The page as an HTML document. Of many answers it shows as many of each task and setting, the first ones."""
+    results = [_result(*one) for one in _results(summary)]
+    files = [(task, setting, _file(folder, summary, task, setting)) for task, setting, _ in _results(summary)]
+    share = max(1, MAX_ANSWERS // max(1, len(files)))
+    answers = [_answer(task, setting, row) for task, setting, file in files for row in _rows(file, share)]
+    return fill(
+        "evaluation.html",
+        title=plain_text(str(summary.get("model", folder.name))),
+        results=results,
+        tasks=list(dict.fromkeys(one.task for one in results)),
+        settings=list(dict.fromkeys(one.setting for one in results)),
+        verdicts=VERDICTS,
+        answers=answers,
+        share=share,
+        is_cut=any(numbers["accuracy"]["n"] > share for _, _, numbers in _results(summary)),
+        environment=plain_text(json.dumps(summary.get("environment", {}), indent=2, ensure_ascii=False)),
+    )
+
+
+def _results(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    tasks = summary["tasks"] if "tasks" in summary else {summary["task"]: summary}
+    for task, result in tasks.items():
+        for setting, numbers in result["settings"].items():
+            yield str(task), str(setting), numbers
+
+
+def _file(folder: Path, summary: Mapping[str, Any], task: str, setting: str) -> Path:
+    return (folder / task if "tasks" in summary else folder) / "samples" / f"{setting}.jsonl"
+
+
+def _rows(file: Path, limit: int) -> list[Mapping[str, Any]]:
+    """The first rows; none where the file is not there."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for _, line in zip(range(limit), lines, strict=False)]
+
+
+def _result(task: str, setting: str, numbers: Mapping[str, Any]) -> ResultView:
+    accuracy, told = numbers["accuracy"], numbers.get("expected")
+    names = (("pass@", "pass_at_k"), ("majority@", "majority_at_k"))
+    several = [(f"{kind}{k}", _share(v)) for kind, name in names for k, v in numbers[name].items() if int(k) > 1]
+    groups = [(plain_text(name), _share(part["accuracy"])) for name, part in numbers.get("groups", {}).items()]
+    facts = [f"{_mean(numbers[name])} {label}" for name, label in _FACTS if _mean(numbers[name])]
+    facts += [f"{_share(numbers[name])} {label}" for name, label in _SHARES if numbers[name]["mean"]]
+    expected = "" if told is None else f"{100 * told['accuracy']:.1f} % ({told['source']})"
+    return ResultView(
+        plain_text(task),
+        plain_text(setting),
+        f"{100 * accuracy['mean']:.1f} %" if is_drawable(accuracy["mean"]) else "",
+        f"{_bounds(accuracy)} · {accuracy['n']} answers",
+        tuple(several),
+        tuple(groups),
+        tuple(facts),
+        plain_text(expected),
+        "" if told is None else plain_text(str(told["verdict"])),
+    )
+
+
+_FACTS = (
+    ("tokens_per_forward", "tokens per forward"),
+    ("forwards", "forwards"),
+    ("length", "tokens"),
+    ("tokens_per_second", "tokens/s"),
+)
+_SHARES = (("truncated", "cut at the limit"), ("errors", "without a verdict"))
+
+
+def _answer(task: str, setting: str, row: Mapping[str, Any]) -> AnswerView:
+    breakdown = row["breakdown"]
+    verdict = "error" if breakdown.get("error") else ("right" if breakdown["correct"] == 1 else "wrong")
+    facts = [f"answer {row['number'] + 1}", f"{row['tokens']} tokens", f"{row['forwards']} forwards"]
+    text = _text(row["text"])
+    return AnswerView(
+        task=plain_text(task),
+        setting=plain_text(setting),
+        verdict=verdict,
+        problem=_text(row["problem"]),
+        facts=plain_text(" · ".join([*facts, f"finish {row['finish_reason']}", f"seed {row['seed']}"])),
+        reason=_text(row["reason"]),
+        preview=" ".join(text.split())[:90] or "(empty)",
+        prompt=_text(row["prompt"] or row["question"]),
+        text=text,
+        extracted=_text(row["answer"] or ""),
+        reference=_text(row["reference"]),
+    )
+
+
+def _text(value: Any) -> str:
+    shown = plain_text(str(value))
+    more = len(shown) - MAX_CHARACTERS
+    return f"{shown[:MAX_CHARACTERS]} … ({more} more characters)" if more > 0 else shown
+
+
+def _share(numbers: Mapping[str, Any]) -> str:
+    return f"{100 * numbers['mean']:.1f} % {_bounds(numbers)}" if is_drawable(numbers["mean"]) else ""
+
+
+def _bounds(numbers: Mapping[str, Any]) -> str:
+    ends: Sequence[Any] = (numbers["low"], numbers["high"])
+    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if all(map(is_drawable, ends)) else ""
+
+
+def _mean(value: Any) -> str:
+    found = interval(value)
+    return "" if found is None else short_number(found.mean)
