@@ -120,6 +120,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         usual = {name: default_of(field) for name, field in type(value).model_fields.items()}
         return {name: plain(part) for name, part in vars(value).items() if part != usual[name]}
+    if dataclasses.is_dataclass(value):
+        usual = {field.name: field.default for field in dataclasses.fields(value)}
+        return {name: plain(part) for name, part in vars(value).items() if part != usual[name]}
     if isinstance(value, Mapping):
         named = dict(value)
         return named["kind"] if set(named) == {"kind"} else named

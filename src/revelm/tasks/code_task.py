@@ -1,0 +1,129 @@
+"""What the tasks share whose answers are programs: how they ask, and how a program is judged.
+
+An answer is the last code block (`revelm.rewards.code_answer`). Tests run in an executor: the sandbox of this machine
+or a service. The score is 1 if all tests pass, else 0, or with ``is_partial`` the share that passes. The breakdown has
+``correct``, ``passed`` (the share), ``has_code``, and ``error`` where no verdict was reached.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from revelm.core.types import Completion, Problem, Score
+from revelm.rewards.code_answer import code_answer, completed, defines
+from revelm.rewards.code_score import score_code
+from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.sandbox.executors import Local, open_executor
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.local import local_executor
+from revelm.tasks.chats import ASSISTANT, USER, opening_of
+from revelm.tasks.code_records import code_tests
+from revelm.tasks.task import Messages
+
+FUNCTION_INSTRUCTION = "Write the function in Python. Put the whole solution in a single Python code block."
+STDIO_INSTRUCTION = (
+    "Solve it with a Python program that reads its input with input() and writes its answer with print(). "
+    "Put the whole program in a single Python code block."
+)
+_USUAL = Limits()
+_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[^\n]*\n?", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CodeTask(ABC):
+    """Programming problems.
+
+    ``instruction``: what follows each problem; None: a sentence that asks for one code block, with a function or a
+    program as the tests need it. ``is_partial``: the score is the share of tests that pass. ``limits``: what a program
+    may use. ``executor``: where programs run. ``max_bad_rows``: rows of a file that may be left out because they cannot
+    be used.
+    """
+
+    instruction: str | None = None
+    is_partial: bool = False
+    limits: Limits = _USUAL
+    executor: str | dict[str, Any] = "local"
+    max_bad_rows: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field outside its range, and for an executor that there is not."""
+        open_executor(self.executor)
+        if self.max_bad_rows < 0:
+            raise ValueError(f"max_bad_rows={self.max_bad_rows}: expected how many rows may be unusable, at least 0")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The short name under which results are reported."""
+
+    @abstractmethod
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "train" or "test"; see `Task.problems`."""
+
+    @property
+    def score_seconds(self) -> float:
+        """CPU seconds of the worker that waits for a verdict; ten times as many of wall clock time."""
+        return self.limits.total_seconds / 5
+
+    def warm_up(self) -> None:
+        """Start the sandbox, where programs run here."""
+        if isinstance(open_executor(self.executor), Local):
+            local_executor()
+
+    def prompt(self, problem: Problem) -> Messages:
+        """The problem and the instruction, then the opening of the answer if there is one; or a chat as it is."""
+        if "chat" in problem.info:
+            return [dict(message) for message in problem.info["chat"]]
+        usual = STDIO_INSTRUCTION if problem.info["is_stdio"] else FUNCTION_INSTRUCTION
+        instruction = usual if self.instruction is None else self.instruction
+        asked, opening = problem.info["asked"], problem.info.get("opening", "")
+        content = f"{asked}\n\n{instruction}" if instruction else asked
+        return [{"role": USER, "content": content}, *([{"role": ASSISTANT, "content": opening}] if opening else [])]
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        """1, or less; see the head of this file."""
+        program = code_answer(opening_of(self.prompt(problem)) + completion.text)
+        if program is None:
+            return Score(0.0, {"correct": 0.0, "passed": 0.0, "has_code": 0.0}, reason="no program")
+        try:
+            tests = problem.info.get("tests") or code_tests(problem.info["row"])
+        except ValueError as error:  # a boundary: tests that are only unpacked now
+            breakdown = {"correct": 0.0, "passed": 0.0, "has_code": 1.0, "error": 1.0}
+            return Score(0.0, breakdown, reason=f"error: {error}")
+        program, tests = fitted(program, tests, start=problem.info.get("start", ""))
+        executor = open_executor(self.executor)
+        verdict = score_code(program, tests, limits=self.limits, executor=executor, is_partial=self.is_partial)
+        return replace(verdict, breakdown={**verdict.breakdown, "has_code": 1.0})
+
+    def worked(self, problem: Problem) -> str:
+        """The reference program as a code block, or how it goes on behind the opening.
+
+        Raises ValueError for a problem that has none.
+        """
+        if not problem.reference:
+            raise ValueError(f"{problem.id}: has no solution to learn from; add a field solution to its row")
+        if problem.info.get("opening"):
+            return f"{problem.reference.removeprefix(problem.info['start']).rstrip()}\n```"
+        fence = max(["```", *(mark + "`" for mark in re.findall("`{3,}", problem.reference))], key=len)
+        return f"{fence}python\n{problem.reference.strip(chr(10))}\n{fence}"
+
+
+def fitted(program: str, tests: CodeTests, *, start: str = "") -> tuple[str, CodeTests]:
+    """The program and its tests, made to meet.
+
+    ``start`` is put in front of a program that goes on from it. A method of ``class Solution`` is called as one, a
+    function as one, whichever the program has. ``from __future__`` moves in front of everything else.
+    """
+    program = completed(program, start)
+    if tests.method == "call" and tests.names:
+        owner, _, name = tests.names[0].rpartition(".")
+        if not owner and not defines(program, name) and defines(program, "Solution"):
+            tests = replace(tests, names=(f"Solution.{name}",))
+        elif owner and not defines(program, owner) and defines(program, name):
+            tests = replace(tests, names=(name,))
+    if tests.prelude and (first := "".join(_FUTURE.findall(program))):
+        program = _FUTURE.sub("", program)
+        tests = replace(tests, prelude=f"{first}{tests.prelude}")
+    return program, tests

@@ -1,0 +1,92 @@
+"""``humaneval`` (Chen et al. 2021, arXiv 2107.03374) and ``humaneval_plus`` (EvalPlus, arXiv 2305.01210).
+
+A row has ``task_id``, ``prompt`` (imports, helpers, and a function with a docstring), ``entry_point``, ``test`` (which
+defines ``check``) and ``canonical_solution`` (the body). The chat shows the prompt and asks for the whole function; an
+answer that goes on behind the prompt instead counts too. Both have test problems only.
+
+EvalPlus publishes two files. In ``HumanEvalPlus-OriginFmt.jsonl`` all tests are in ``test``; this is the one to give.
+``HumanEvalPlus.jsonl`` has inputs without results, and is refused. Of the former, HumanEval/32 fails for its own
+solution: its test code passes arguments in the wrong order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from revelm.core.types import Problem
+from revelm.tasks.code_records import code_text, entry_tests
+from revelm.tasks.code_task import CodeTask
+from revelm.tasks.data_source import problem_source
+from revelm.tasks.file_splits import read_problems
+from revelm.tasks.problem_files import Row
+from revelm.tasks.task import check_split
+
+HUMANEVAL_HUB = "openai/openai_humaneval[test]"
+HUMANEVAL_PLUS_HUB = "evalplus/humanevalplus[test]"
+PLUS_SECONDS = 60.0  # of CPU for all inputs of a problem, which are one test; the slowest reference takes a third
+
+
+@dataclass(frozen=True)
+class HumanEval(CodeTask):
+    """164 functions to write.
+
+    ``data``: a file in the format of ``HumanEval.jsonl.gz``; None: the hub; "sample": a few that come with the package.
+    The other fields are those of `CodeTask`.
+    """
+
+    data: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The short name under which results are reported."""
+        return "humaneval"
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "test"; "train" is empty."""
+        return _problems(self, split, problem_source(self.data, hub=HUMANEVAL_HUB, task=self.name), None)
+
+
+@dataclass(frozen=True)
+class HumanEvalPlus(CodeTask):
+    """The functions of HumanEval with 80 times as many tests.
+
+    ``data``: a file in the format of ``HumanEvalPlus-OriginFmt.jsonl.gz``; None: the hub; "sample": a few that come
+    with the package. The other fields are those of `CodeTask`.
+    """
+
+    data: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The short name under which results are reported."""
+        return "humaneval_plus"
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "test"; "train" is empty."""
+        source = problem_source(self.data, hub=HUMANEVAL_PLUS_HUB, task=self.name)
+        return _problems(self, split, source, PLUS_SECONDS)
+
+
+def _problems(task: CodeTask, split: str, source: str, seconds: float | None) -> Sequence[Problem]:
+    check_split(split)
+    if split == "train":
+        return []
+    read = partial(_problem, seconds=seconds)
+    return read_problems(source, task.name, read=read, id_field="task_id", max_bad_rows=task.max_bad_rows)
+
+
+def _problem(row: Row, name: str, *, seconds: float | None) -> Problem:
+    """A problem whose prompt is the beginning of its solution."""
+    refuse_inputs(row, "HumanEvalPlus-OriginFmt.jsonl.gz")
+    start = code_text(row, "prompt")
+    tests = entry_tests(row, seconds=seconds)
+    row.text("canonical_solution")
+    asked = f"Complete this Python function:\n```python\n{start.strip()}\n```"
+    info = {"asked": asked, "start": start, "tests": tests, "is_stdio": False}
+    return Problem(name, start.strip(), f"{start}{row.get('canonical_solution')}", info)
+
+
+def refuse_inputs(row: Row, file: str) -> None:
+    """Refuse EvalPlus's own format with a ValueError that names the ``file`` to give."""
+    if row.has("plus_input"):
+        raise row.error("plus_input", f"inputs without expected results cannot be judged; give {file}, which has tests")
