@@ -13,7 +13,7 @@ import pytest
 from revelm.core import registry
 from revelm.core.types import Completion, Problem, Score
 from revelm.tasks.data_source import SAMPLE, sample_file
-from revelm.tasks.task import DemonstrationTask, Task
+from revelm.tasks.task import AnswerTask, DemonstrationTask, Task
 
 NUM = 40
 NASTY = ("", " ", "\x00", "\ud800", "🙂" * 500, "\\boxed{", "\\boxed{}" * 99, "{" * 5000, "1234\n" * 999, "-0", "None")
@@ -113,7 +113,22 @@ def check_prompt_does_not_give_the_answer_away(task: Task) -> None:
         assert task.score(problem, answer(messages[-1]["content"])).value < 1.0
 
 
+def check_answers_have_one_spelling(task: Task) -> None:
+    """The key of a right answer is the same each time and found again by a twin; no text raises, or gives no text."""
+    if not isinstance(task, AnswerTask):
+        return
+    twin = pickle.loads(pickle.dumps(task))
+    for problem in task.problems("test")[:NUM]:
+        key = task.answer(problem, answer(gold(task, problem)))
+        assert key
+        assert key == twin.answer(problem, answer(gold(task, problem) + "\n"))
+        keys = [task.answer(problem, answer(text)) for text in NASTY]
+        assert all(key is None or isinstance(key, str) for key in keys)
+        assert task.answer(problem, answer("")) is None
+
+
 CHECKS = (
+    check_answers_have_one_spelling,
     check_gold_is_right_and_the_rest_is_not,
     check_is_deterministic,
     check_splits_are_apart,

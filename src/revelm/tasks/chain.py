@@ -24,6 +24,7 @@ from random import Random
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.rewards.boxed import last_boxed
 from revelm.tasks.chain_verdicts import SECONDS, Verdict, judge, warm_up
 from revelm.tasks.demonstrations import mixed_demonstrations
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
@@ -114,6 +115,10 @@ class Chain:
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` holds the answer and nothing else; breakdown: ``correct``, ``has_box``."""
         return judge(self.verdict, completion.text, problem.reference)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """What the last box holds; see `AnswerTask.answer`."""
+        return None if (boxed := last_boxed(completion.text)) is None else boxed.strip()
 
     def worked(self, problem: Problem) -> str:
         """All steps, one a line, and the boxed answer."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.rewards.spelling import letter
 from revelm.tasks.chats import opening_of
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
@@ -60,6 +61,10 @@ class GPQA:
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1 for the right letter in the last box; breakdown: ``correct``, ``format``."""
         return score_letter(problem, opening_of(self.prompt(problem)) + completion.text, format_reward=0.0)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The letter in the last box; see `AnswerTask.answer`."""
+        return letter(opening_of(self.prompt(problem)) + completion.text)
 
     def worked(self, problem: Problem) -> str:
         """The boxed letter."""

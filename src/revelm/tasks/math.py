@@ -14,6 +14,7 @@ from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.rewards.spelling import spelling
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -82,6 +83,10 @@ class Math:
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""
         return score_math(completion.text, problem.reference)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """What the last box holds, in one spelling; see `AnswerTask.answer`."""
+        return spelling(completion.text)
 
     def worked(self, problem: Problem) -> str:
         """The file's solution where it is right, else the boxed reference."""

@@ -16,6 +16,7 @@ from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.rewards.final_answer import BOX, final_answer
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.rewards.spelling import spelling
 from revelm.tasks.chats import opening_of
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
@@ -83,6 +84,10 @@ class MathBenchmark(ABC):
         if tolerance is None or score.value or not _is_near(problem.reference, text, tolerance):
             return score
         return Score(1.0, {**score.breakdown, "correct": 1.0}, reason=f"within {tolerance:g}")
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """What the last box holds, in one spelling; see `AnswerTask.answer`."""
+        return spelling(opening_of(self.prompt(problem)) + completion.text)
 
     def worked(self, problem: Problem) -> str:
         """The public solution where it ends in a right box, else the boxed reference; as the style wants it."""

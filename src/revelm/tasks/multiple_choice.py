@@ -18,6 +18,7 @@ from string import ascii_uppercase
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.rewards.spelling import letter
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -80,6 +81,10 @@ class MultipleChoice:
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, ``format_reward`` or 0; breakdown: ``correct``, ``format`` (the box holds the letter of an option)."""
         return score_letter(problem, completion.text, format_reward=self.format_reward)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The letter in the last box; see `AnswerTask.answer`."""
+        return letter(completion.text)
 
     def worked(self, problem: Problem) -> str:
         """The boxed letter alone: rows do not say why, so demonstrations teach the form of an answer, not reasoning."""

@@ -77,6 +77,10 @@ class Sudoku:
         reason = "a solution" if correct else "a given changed" if is_solved(grid) else "not solved"
         return Score(correct, {"correct": correct, "cells": cells if empty else correct, "format": 1.0}, reason=reason)
 
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The digits of the grid; see `AnswerTask.answer`."""
+        return _parse_grid(completion.text, len(plain_cells(problem.question)))
+
     def worked(self, problem: Problem) -> str:
         """The solution in a box, one row a line."""
         return f"\\boxed{{{problem.reference.rstrip()}}}"

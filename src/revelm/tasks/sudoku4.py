@@ -96,6 +96,10 @@ class Sudoku4:
         cells = sum(hits) / len(hits) if hits else correct
         return Score(correct, {"correct": correct, "cells": cells, "format": 1.0})
 
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The digits of the grid; see `AnswerTask.answer`."""
+        return _parse_grid(completion.text)
+
     def worked(self, problem: Problem) -> str:
         """The solution, four rows."""
         return problem.reference
