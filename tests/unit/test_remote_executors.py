@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -16,6 +17,7 @@ from revelm.rewards.code_tests import CodeTests, TestResult
 from revelm.rewards.sandbox.executors import Local, open_executor
 from revelm.rewards.sandbox.http_fusion import SandboxFusion
 from revelm.rewards.sandbox.http_harness import read_report
+from revelm.rewards.sandbox.http_tests import Ran, RemoteTests
 from revelm.rewards.sandbox.limits import Limits
 from tests.fake_judge import Response
 from tests.fake_sandbox import fails_first, fake_sandbox, run_code
@@ -77,7 +79,10 @@ def test_one_slow_test_fails_alone() -> None:
     sleeps = RIGHT.replace("return x + 1", "\n    import time\n    x == 2 and time.sleep(60)\n    return x + 1")
     limits = Limits(seconds=0.2, stops_early=False)
     for tests in (FUNCTION, CALL):
-        assert outcomes(burns, tests, limits, patience=9.0) == ["passed", "timed out", "passed"]
+        with fake_sandbox() as (url, server):
+            results = SandboxFusion(url, patience=9.0).run(burns, tests, limits)
+            assert len(server.bodies) == 1, "the clock of the service, and not the limit of the test"
+        assert [result.outcome for result in results] == ["passed", "timed out", "passed"]
     assert outcomes(sleeps, STDIO, limits, patience=1.0) == ["passed", "timed out", "passed"]
     assert outcomes(sleeps, CALL, limits, patience=1.0) == ["passed", "timed out", "passed"]
 
@@ -223,6 +228,26 @@ def test_reports_are_not_taken_at_their_word() -> None:
     """Catches lines that are none, and a second line that replaces the first."""
     lines = ('M[0, "wrong", ""]', 'M[0, "passed", ""]', "M[1]", "Mnull", 'M["1", "passed", ""]', 'N[2, "passed", ""]')
     assert read_report("\n".join((*lines, ' M[3, "passed", ""]')), "M") == {0: ("wrong", "")}
+
+
+class Liar:
+    """A machine whose program has found the mark, and says what it likes."""
+
+    def __init__(self, outcome: str) -> None:
+        self.outcome = outcome
+
+    def execute(self, source: str, stdin: str, seconds: float) -> Ran:
+        mark = re.findall(r'"mark": "([0-9a-f]{32})"', source)[0]
+        lines = [mark + json.dumps([number, outcome, ""]) for number, outcome in ((-1, "passed"), (0, self.outcome))]
+        return Ran("\n".join(lines), "", 0)
+
+
+@pytest.mark.parametrize("outcome", ["passed", "value", "great"])
+def test_a_report_cannot_pass_a_call(outcome: str) -> None:
+    """Catches a program that passes calls, whose results it has not been told, by saying so."""
+    tests = CodeTests("call", names=("f",), arguments=("[1]",), returns=("2",))
+    (result,) = RemoteTests(Liar(outcome), tests, ALL, patience=1.0, concurrency=1).run("")
+    assert (result.outcome, result.detail) == ("wrong", "a report that is none")
 
 
 # E2B: a stand-in with the names and the behaviour of e2b-code-interpreter 2.11.

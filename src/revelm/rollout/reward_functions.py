@@ -112,7 +112,7 @@ class Function:
     def _trl(self, answers: Sequence[Judged]) -> dict[str, Any]:
         """The arguments of one call about all ``answers``."""
         rows = [columns(answer) for answer in answers]
-        names = dict.fromkeys(name for row in rows for name in row if name not in _TRL)
+        names = dict.fromkeys(name for row in rows for name in row)
         found: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         if self.shows == "chat":
             found["prompts"] = [[dict(turn) for turn in a.prompt] for a in answers]
