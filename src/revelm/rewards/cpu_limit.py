@@ -26,9 +26,10 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         yield
         return
     end = time.thread_time() + seconds
+    is_running = True
 
     def check(_signal: int, _frame: FrameType | None) -> None:
-        if time.thread_time() >= end:
+        if is_running and time.thread_time() >= end:
             raise OutOfTime
 
     before = signal.signal(signal.SIGVTALRM, check)
@@ -36,5 +37,6 @@ def cpu_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
+        is_running = False
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

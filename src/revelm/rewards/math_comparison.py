@@ -8,12 +8,13 @@ from revelm.rewards.math_formula import same_by_algebra, same_equation
 from revelm.rewards.math_measure import Closeness, same_measured
 from revelm.rewards.math_parts import MAX_PARTS, Parts, joined_by_commas, parts_of, signs_spread
 from revelm.rewards.math_quantity import read_quantity
-from revelm.rewards.math_relation import Named, Relation, interval_of, is_equation, named_value, read_relation
+from revelm.rewards.math_relation import Named, Relation, interval_of, is_equation, is_name, named_value, read_relation
 from revelm.rewards.math_text import key
 from revelm.rewards.math_units import split_unit
 from revelm.rewards.math_words import choice_letter, number_words_read, read_words
 
 _MAX_DEPTH = 6
+_LETTERS = re.compile(r"(?<!\\)\b[a-zA-Z]")
 _TEXT_LIST = re.compile(r"^\\text\{([^{}]*(?:,|\band\b|\bor\b)[^{}]*)\}$")
 
 
@@ -78,7 +79,7 @@ class Comparison:
         relations = read_relation(reference), read_relation(answer)
         if relations[0] or relations[1]:
             return self._relations(reference, answer, *relations)
-        parts = parts_of(reference), parts_of(answer)
+        parts = _parts(reference), _parts(answer)
         if parts[0].kind == parts[1].kind == "one":
             return same_measured(reference, answer, self.closeness)
         return self._parts(*parts) or same_by_algebra(reference, answer)
@@ -121,20 +122,17 @@ class Comparison:
     def _relations(self, reference: str, answer: str, first: Relation | None, second: Relation | None) -> bool:
         """Where at least one of the two is an equation, an inequality or says what it is in."""
         ranges = [interval_of(relation) if relation else None for relation in (first, second)]
-        if ranges[0] or ranges[1]:
-            return self._named(*(r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)))
-        if first and second and is_equation(first) != is_equation(second):
-            return self._named(_named(reference), _named(answer))
-        if self._named(_named(reference), _named(answer)):
+        named = [r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)]
+        if self._named(named[0], named[1]):
             return True
-        if first and second and len(first.sides) == len(second.sides) == 2:
-            return _same_relation(first, second)
-        return bool(first and is_equation(first) and not second) and self._any_side(first, answer)
-
-    def _any_side(self, reference: Relation | None, answer: str) -> bool:
-        """A chain such as "0.56 = 56%" as the reference: each side is the answer."""
-        sides = reference.sides if reference else ()
-        return len(sides) > 1 and any(self._deeper().holds(side, answer) for side in sides[1:])
+        if first and second:
+            return len(first.sides) == len(second.sides) == 2 and _same_relation(first, second)
+        if first and is_equation(first):  # a chain such as "0.56 = 56%": each side is the answer
+            return any(self._deeper().holds(side, answer) for side in _values_in(first))
+        if second and is_equation(second):
+            sides = _values_in(second)
+            return len(sides) > 1 and all(self._deeper().holds(reference, side) for side in sides)
+        return False
 
     def _named(self, reference: tuple[str, str], answer: tuple[str, str]) -> bool:
         """Values, and the names where both have one."""
@@ -163,7 +161,11 @@ def _items(spelled: str) -> tuple[str, ...]:
         spelled = words[1]
     joined = joined_by_commas(spelled)
     parts = parts_of(joined)
-    return signs_spread(parts.items if parts.kind == "list" else (joined,))
+    return signs_spread(parts.items if parts.kind == "list" else (joined,))  # of a set, its members are, later
+
+
+def _parts(spelled: str) -> Parts:
+    return Parts("one", (spelled,)) if _is_number(spelled) else parts_of(spelled)
 
 
 def _is_number(spelled: str) -> bool:
@@ -175,6 +177,13 @@ def _ranges(items: Sequence[str]) -> list[str] | None:
     found = [interval_of(relation) if (relation := read_relation(item)) else None for item in items]
     named = [one for one in found if one is not None]
     return [one.value for one in named] if len(named) == len(items) and len({one.name for one in named}) == 1 else None
+
+
+def _values_in(chain: Relation) -> tuple[str, ...]:
+    """The sides of a chain that are its value: all but a name, none where the first is a formula of letters."""
+    if is_name(chain.sides[0]):
+        return chain.sides[1:]
+    return () if _LETTERS.search(chain.sides[0]) else chain.sides
 
 
 def _named(spelled: str) -> Named:

@@ -13,9 +13,17 @@ from typing import Any
 
 from revelm.rewards.math_values import Unsampled, Value, agree, sample
 
-NUM_POINTS = 6
+_STEPS = re.compile(r"\\l(?:floor|ceil)|floor|ceil")
+# What the grammar reads as something else, or not at all, as what it reads right.
+_PLAIN_FUNCTIONS = re.compile(
+    r"(?<![a-zA-Z\\])(?:np\.|math\.)?(pi(?![a-zA-Z])|(?:log|ln|exp|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc)(?=[\s({^_\d]))"
+)
+_GAMMA = re.compile(r"\\gamma(?![a-zA-Z_])")  # not the function
+_BIG_E = re.compile(r"(?<![a-zA-Z\\])E(?:_\{?(\w+)\}?)?(?![a-zA-Z])")  # not the base of logarithms
+_PRIMES = re.compile(r"([a-zA-Z])(?:\^\{\s*('+)\s*\}|\^?('+))")
 _MAX_LENGTH = 400
-_MAX_DEPTH = 12
+_MAX_DEPTH = 10
+_MAX_BARS = 12
 _WHOLE_ALGEBRA = re.compile(r"\\(?:sum|prod|int|iint|lim|cap|setminus|mathbb)(?![a-zA-Z])")
 
 
@@ -23,12 +31,12 @@ class GrammarError(ImportError):
     """The grammar of LaTeX does not work: without it every formula would silently count as different."""
 
 
-def values_of(spelled: str) -> tuple[Value, ...] | None:
-    """The values of a formula at the points; None for what cannot be read or evaluated. One value for a constant."""
-    expression = _read(spelled)
-    if expression is None:
-        return None
-    return _sampled(spelled)
+def values_of(spelled: str, other: str) -> tuple[Value, ...] | None:
+    """The values of a formula at the points at which ``other`` has values too; one value for a constant.
+
+    None for what cannot be read or evaluated.
+    """
+    return _sampled(spelled, has_steps=bool(_STEPS.search(spelled + other)))
 
 
 def same_values(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
@@ -49,8 +57,9 @@ def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriente
     ``is_oriented``: of two inequalities with the same sign the ratio must be positive too.
     """
     differences = []
+    whole = "".join((*first, *second))
     for left, right in (first, second):
-        sides = values_of(left), values_of(right)
+        sides = values_of(left, whole), values_of(right, whole)
         if sides[0] is None or sides[1] is None:
             return False
         differences.append([None if a is None or b is None else a - b for a, b in _pairs(sides[0], sides[1])])
@@ -63,8 +72,11 @@ def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriente
 
 
 def same_by_algebra(reference: str, answer: str) -> bool:
-    """What math-verify says, where sums, integrals, limits or operations on sets are in play; else False."""
-    if not _WHOLE_ALGEBRA.search(reference + answer) or not (_is_readable(reference) and _is_readable(answer)):
+    """What math-verify says, where the reference has sums, integrals, limits or operations on sets; else False.
+
+    An answer that has them where the reference has none is not an answer yet; and to compute it could take for ever.
+    """
+    if not _WHOLE_ALGEBRA.search(reference) or not (_is_readable(reference) and _is_readable(answer)):
         return False
     check_grammar()
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no time limit of its own is set
@@ -101,16 +113,27 @@ def _widened(values: tuple[Value, ...], width: int) -> tuple[Value, ...]:
     return values * width if len(values) == 1 else values
 
 
+def _for_grammar(spelled: str) -> str:
+    text = _PLAIN_FUNCTIONS.sub(r"\\\1", spelled).replace(r"\odot", "o").replace("°", r"\cdot\frac{\pi}{180}")
+    text = _BIG_E.sub(lambda letter: f"Q_{{E{letter[1] or ''}}}", _GAMMA.sub(r"\\eta_{g}", text))
+    return _PRIMES.sub(lambda letter: f"{letter[1]}_{{prime{len(letter[2] or letter[3])}}}", text)
+
+
 def _is_readable(spelled: str) -> bool:
     """Whether the grammar can read it in bounded time: it takes long for what is long or deeply nested."""
     depth = deepest = 0
     for character in spelled[: _MAX_LENGTH + 1]:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    return 0 < len(spelled) <= _MAX_LENGTH and depth == 0 and deepest <= _MAX_DEPTH
+    return (
+        0 < len(spelled) <= _MAX_LENGTH
+        and spelled.count("|") <= _MAX_BARS
+        and ":" not in spelled
+        and depth == 0
+        and deepest <= _MAX_DEPTH
+    )
 
 
-@lru_cache(maxsize=4096)
 def _read(spelled: str) -> Any | None:
     """The expression that a spelling is, as math-verify's grammar reads it, unevaluated; None if it is none."""
     check_grammar()
@@ -123,15 +146,20 @@ def _read(spelled: str) -> Any | None:
     )
     conversion = ConversionConfig(lowercase_symbols=False)
     try:
-        return latex2sympy(spelled, is_real=True, normalization_config=cleaning, conversion_config=conversion)
+        return latex2sympy(
+            _for_grammar(spelled), is_real=True, normalization_config=cleaning, conversion_config=conversion
+        )
     except Exception:  # noqa: BLE001 - a boundary: a parser of others, fed with whatever a model wrote
         return None
 
 
 @lru_cache(maxsize=4096)
-def _sampled(spelled: str) -> tuple[Value, ...] | None:
+def _sampled(spelled: str, *, has_steps: bool) -> tuple[Value, ...] | None:
+    expression = _read(spelled)
+    if expression is None:
+        return None
     try:
-        return sample(_read(spelled), NUM_POINTS)
+        return sample(expression, has_steps=has_steps)
     except Unsampled:
         return None
     except Exception:  # noqa: BLE001 - a boundary: expressions of others, of any kind

@@ -63,17 +63,35 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness) -> bool:
         return True
     if _IN_BASE.match(reference) or _IN_BASE.match(answer):
         return False  # digits of another base are a notation, not a value: only the same notation is right
+    if ":" in reference or ":" in answer:
+        return _same_ratio(reference, answer)
     first, second = read_quantity(reference), read_quantity(answer)
     if first is not None and second is not None:
         return _same_numbers(first, second, closeness)
-    values = values_of(reference)
-    said = None if values is None else values_of(answer)
+    values = values_of(reference, answer)
+    said = None if values is None else values_of(answer, reference)
     if values is None or said is None:
         return same_by_algebra(reference, answer)
     if same_values(values, said):
         return True
     numbers = first or _constant(values), second or _constant(said)
     return numbers[0] is not None and numbers[1] is not None and _same_numbers(numbers[0], numbers[1], closeness)
+
+
+def _same_ratio(reference: str, answer: str) -> bool:
+    """3:4 is 6:8, and also the fraction 3/4; but 3:1 is not the number 3."""
+    shares = []
+    for text in (reference, answer):
+        if ":" not in text and "/" not in text and r"\frac" not in text:
+            return False
+        sides = [read_quantity(side) for side in text.split(":")]
+        if len(sides) > 2 or any(side is None for side in sides):
+            return False
+        values = [side.value for side in sides if side is not None]
+        if values[-1] == 0:
+            return False
+        shares.append(values[0] / values[1] if len(values) == 2 else values[0])
+    return shares[0] == shares[1]
 
 
 def _constant(values: tuple[Value, ...]) -> Quantity | None:

@@ -59,10 +59,10 @@ def joined_by_commas(spelled: str) -> str:
 
 
 def signs_spread(items: Sequence[str]) -> tuple[str, ...]:
-    r"""The answers with \pm written as two: the upper signs, and the lower ones."""
+    r"""The answers with \pm written as two: the upper signs, and the lower ones. Sets stay as they are."""
     spread: list[str] = []
     for item in items:
-        if r"\pm" not in item and r"\mp" not in item:
+        if item.startswith(r"\{") or (r"\pm" not in item and r"\mp" not in item):
             spread.append(item)
             continue
         for upper, lower in (("+", "-"), ("-", "+")):

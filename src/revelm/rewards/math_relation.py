@@ -17,7 +17,6 @@ _ONE_NAME = (
     rf"|\\text\{{[^{{}}]*\}}{_INDEX}|\\(?:angle|triangle|overline|dot|ddot|hat|bar|tilde)\s*\{{?[A-Za-z ]+{_INDEX}\}}?)"
 )
 _NAME = re.compile(rf"^\|?{_ONE_NAME}(?:\s*(?:[-+*/,]|\\cdot)?\s*{_ONE_NAME})*\|?$")
-_LETTERS = re.compile(r"[a-zA-Z]")
 _MAX_NAME = 60
 
 
@@ -72,7 +71,7 @@ def named_value(relation: Relation) -> Named | None:
     last = len(sides) - 1 if exact is None else exact
     if is_name(sides[0]) and (last > 0 or len(sides) == 2):
         return Named(sides[0], sides[max(last, 1)])
-    return Named("", sides[last]) if exact is not None or not _LETTERS.search(sides[0]) else None
+    return Named("", sides[exact]) if exact is not None else None
 
 
 def interval_of(relation: Relation) -> Named | None:

@@ -14,8 +14,8 @@ def score_math(text: str, reference: str, *, sources: tuple[Source, ...] = BOX, 
     r"""1 if the final answer of ``text`` means what ``reference`` means, else 0; breakdown: ``correct``, ``has_box``.
 
     ``sources``: where an answer may stand (``rewards.final_answer``), by default in a box alone; ``closeness``: how
-    near a number must come. An answer in several boxes is right as a list, or if each of them is. Never raises, whatever
-    the text; a comparison that uses up its CPU time is wrong, with the reason "timed out".
+    near a number must come. An answer in several boxes is right as a list, or if each of them is. Never raises,
+    whatever the text; a comparison that uses up its CPU time is wrong, with the reason "timed out".
     """
     answer = final_answer(text, sources=sources)
     has_box = float(answer is not None and answer.source == "box")

@@ -61,7 +61,7 @@ _LOOKS = re.compile(
     r"|bigg|Bigg|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|middle|left\.|right\.|left|right)(?![a-zA-Z])"
     r"|\\(?:hspace|vspace|kern|label|tag)\*?\{[^{}]*\}"
 )
-_SPACES = re.compile(r"\\[,;:> ]|~|\\\n")
+_SPACES = re.compile(r"(?<!\\)\\[,;:>\s]|~")  # not the end of a row and the blank behind it
 _TEXT = re.compile(
     r"\\(?:text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textnormal|textup|mathrm|rm|mathit|mathsf|mathtt)\s*"
     r"\{([^{}]*)\}"

@@ -88,7 +88,7 @@ _BARE_WORD = re.compile(
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"^(?P<body>-?[\d.,/ ]*\d)\s+(?P<unit>[A-Za-z]{3,}(?:[ -][A-Za-z]+){0,3})" + _POWER + "$")
-_SIGN = re.compile(r"^(?P<body>.+?)\s*(?P<unit>[%°€£₹¢])$", re.DOTALL)
+_SIGN = re.compile(r"^(?P<body>(?:(?!\\(?:sin|cos|tan|cot|sec|csc)).)+?)\s*(?P<unit>[%°€£₹¢])$", re.DOTALL)
 _MONEY = re.compile(r"^(?P<minus>-?)\s*(?P<unit>[¤€£₹])\s*(?P<body>.+)$", re.DOTALL)
 _MONEY_BEHIND = re.compile(r"^(?P<body>.+\d)\s*(?P<unit>¤)$")
 _AREAS = (("square ", "^2"), ("sq ", "^2"), ("cubic ", "^3"), ("cu ", "^3"))

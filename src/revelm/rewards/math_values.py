@@ -11,7 +11,9 @@ import mpmath
 
 DIGITS = 50
 Value = Any  # mpmath number, or None where there is none
+_NUM_STEPS, _MAX_STEP = 30, 40
 _LARGEST_LOG = 1e6
+_LARGEST_ARGUMENT = 1e5  # of factorials and binomials
 _NEGLIGIBLE = mpmath.mpf(10) ** -45
 _RELATIVE = mpmath.mpf(10) ** -25
 _RANGES = (
@@ -32,15 +34,22 @@ class Unsampled(Exception):  # noqa: N818 - not an error: the expression is of a
     """The expression has no value that can be computed here."""
 
 
-def sample(expression: Any, num_points: int) -> tuple[Value, ...]:
-    """Values at the points; one alone for a constant. None at a point where it has none. Raises Unsampled."""
+def sample(expression: Any, *, has_steps: bool) -> tuple[Value, ...]:
+    """Values at the points; one alone for a constant. None at a point where it has none. Raises Unsampled.
+
+    ``has_steps``: a formula with floors or ceilings is in play, which a few points cannot tell from its neighbours: 30
+    whole numbers are added.
+    """
     from sympy import Basic
 
     if not isinstance(expression, Basic):
         raise Unsampled
     with mpmath.workdps(DIGITS):
         is_constant = not expression.free_symbols - {s for s in expression.free_symbols if s.name == "i"}
-        values = tuple(_at(expression, point) for point in range(1 if is_constant else num_points))
+        values = tuple(
+            _at(expression, point)
+            for point in range(1 if is_constant else len(_RANGES) + (_NUM_STEPS if has_steps else 0))
+        )
     if all(value is None for value in values):
         raise Unsampled
     return values
@@ -61,6 +70,8 @@ def _at(expression: Any, point: int) -> Value:
 
 
 def _letter(name: str, point: int) -> Value:
+    if point >= len(_RANGES):
+        return mpmath.mpf((crc32(name.encode("utf-8", "replace")) + point - len(_RANGES)) % _MAX_STEP + 1)
     low, high = _RANGES[point]
     spread = crc32(f"{name}/{point}".encode("utf-8", "replace"))
     value = low + (high - low) * mpmath.mpf(spread % 99991 + 1) / 99992
@@ -95,7 +106,7 @@ def _power(base: Value, exponent: Value) -> Value:
             raise ZeroDivisionError
         return mpmath.mpf(0)
     if abs(exponent * mpmath.log(abs(base) if abs(base) != 1 else mpmath.mpf(2))) > _LARGEST_LOG:
-        raise Unsampled
+        raise OverflowError
     return mpmath.power(base, exponent)
 
 
@@ -104,14 +115,14 @@ def _exponential(value: Value) -> Value:
 
 
 def _factorial(value: Value) -> Value:
-    if abs(value) > 1e5:
-        raise Unsampled
+    if abs(value) > _LARGEST_ARGUMENT:
+        raise OverflowError
     return mpmath.factorial(value)
 
 
 def _binomial(above: Value, below: Value) -> Value:
-    if max(abs(above), abs(below)) > 1e5:
-        raise Unsampled
+    if max(abs(above), abs(below)) > _LARGEST_ARGUMENT:
+        raise OverflowError
     return mpmath.binomial(above, below)
 
 
@@ -123,7 +134,7 @@ def _logarithm(value: Value, base: Value = None) -> Value:
 
 def _whole(value: Value, *, is_up: bool) -> Value:
     if mpmath.im(value) != 0:
-        raise Unsampled
+        raise ValueError("complex numbers are not rounded")
     near = mpmath.nint(value)
     if abs(value - near) < _NEGLIGIBLE:
         return near

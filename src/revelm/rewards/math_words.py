@@ -6,7 +6,8 @@ Words are compared without regard to case, articles, punctuation and ``\text{}``
 import re
 
 _CHOICE = re.compile(
-    r"^(?:\\text\{\s*)?\(\s*(?:\\text\{\s*)?([A-Z])\s*\}?\s*\)\s*\}?(?:[\s:.].*|\\text.*)?$", re.DOTALL
+    r"^(?:\\text\{\s*)?\(\s*(?:\\text\{\s*)?([A-Z])\s*\}?\s*\)\s*\}?(?:[\s:.](?!\s*(?:or|and)\b)(?!.*\([A-Z]\)).*|\\text.*)?$",
+    re.DOTALL,
 )
 _LETTER = re.compile(r"^(?:\\text\{\s*([A-Z])\s*[.:)]?\s*\}|([A-Z])\s*[.:)]?)$")
 _WORDS = re.compile(r"^[A-Za-z][A-Za-z'’\-. ]*$")
