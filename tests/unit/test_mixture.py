@@ -140,8 +140,10 @@ def test_sources_of_every_shape_in_one_mixture(tmp_path: Path) -> None:
     assert texts({"mix": [{key: part[key] for key in ("path",)} for part in mix]}).mixture == Mixture((5, 4, 1))
     with pytest.raises(ValueError, match=r"data\.mix\.1\.path='none\.csv': cannot be read"):
         texts({"mix": [{"path": chats}, {"path": "none.csv"}]})
-    with pytest.raises(ValueError, match="has no step"):
-        texts({"mix": [{"path": traces}, {"path": chats}]}, objective=build("objectives", {"kind": "trace_sft"}))
+    for known in ({"block_size": 4}, {}):
+        write_traces(traces, [TraceRow(np.arange(3, 8), 2, np.array([1, 3, 2], dtype=np.int32), settings=known)])
+        with pytest.raises(ValueError, match="has no step"):
+            texts({"mix": [{"path": traces}, {"path": chats}]}, objective=build("objectives", {"kind": "trace_sft"}))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match="not a Parquet file, or a damaged one"):
         texts({"path": str(tmp_path / "bad.parquet")})

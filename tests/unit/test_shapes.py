@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from revelm.core.types import Demonstration
 from revelm.data.learnable import Source, learnable_ids, read_source
@@ -18,7 +19,7 @@ from revelm.data.rows import Row
 from revelm.data.sample_ids import Ids
 from revelm.data.shapes import Format, Pair, Plain, Sample
 from revelm.data.sniff import NAMED, find_layout, read_sample
-from revelm.data.tokenizer import END, encode_demonstration, encode_text
+from revelm.data.tokenizer import END, build_tiny_tokenizer, encode_demonstration, encode_text
 from tests.hub_cache import cache_data_set
 from tests.tiny_checkpoint import tiny_tokenizer
 
@@ -230,6 +231,9 @@ def test_what_is_asked_and_answered() -> None:
     for found, asked, answered in ((alpaca, "Add.\n\n1, 2", "3"), (number, "q", "27"), (parts, ASKED, ANSWERED)):
         assert isinstance(found, Demonstration)
         assert [message["content"] for message in found.messages] == [asked, answered]
+    written = sniffed({"prompt": "[1, 2]", "completion": '[{"role": "user"}]'})
+    assert isinstance(written, Demonstration)
+    assert [message["content"] for message in written.messages] == ["[1, 2]", '[{"role": "user"}]']
     kind = sniffed({"messages": list(CHAT), "kind": "worked"})
     assert isinstance(kind, Demonstration)
     assert kind.kind == "worked"
@@ -356,6 +360,19 @@ def test_raw_texts_are_cut_and_counted(tmp_path: Path, caplog: pytest.LogCapture
     assert [len(ids.ids) for ids in learnt(path)] == [11, 3]
     with pytest.raises(ValueError, match="has no rows to learn from"):
         learnt(write(tmp_path, "rows.jsonl", [{"text": " "}]))
+
+
+def test_a_text_begins_as_the_tokenizer_begins_one(tmp_path: Path) -> None:
+    """Catches a beginning of text that is predicted, missing, or given again in the middle of a text."""
+    tokenizer = build_tiny_tokenizer([], 262)
+    begin = tokenizer.convert_tokens_to_ids("<|user|>")
+    tokenizer.bos_token = "<|user|>"
+    single = TemplateProcessing(single="<|user|> $A", special_tokens=[("<|user|>", begin)])
+    tokenizer.backend_tokenizer.post_processor = single
+    source = Source(write(tmp_path, "rows.jsonl", [{"text": "abcde"}]))
+    found = learnable_ids(source, tokenizer, size=4, fault=no_fault)
+    assert [(len(ids.ids), ids.prompt_length) for ids in found] == [(4, 1), (3, 0)]
+    assert [ids.ids.count(begin) for ids in found] == [1, 0]
 
 
 def test_rows_that_may_be_bad_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
