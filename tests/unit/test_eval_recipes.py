@@ -27,6 +27,7 @@ TABLE = {
     "Dream-org/Dream-v0-Instruct-7B": "38.7/32.3 -/- 72.7/57.8 10.7/4.7 10.7/4.9",
 }
 LIMITS = {"Gen-Verse/TraDo-8B-Thinking": 30_000, "GSAI-ML/LLaDA-8B-Instruct": 1024}
+STYLES = {"Gen-Verse/TraDo-8B-Thinking": "think", "GSAI-ML/LLaDA-8B-Instruct": "instruction_first"}
 ATTENTION = {"GSAI-ML": "full", "Dream-org": "full"}
 
 
@@ -101,8 +102,8 @@ def test_settings_are_those_of_the_paper(recipe: Path) -> None:
             assert setting.max_new_tokens == limit
             check = check_block if config.model.partition("/")[0] not in ATTENTION else check_full
             check(setting, is_static=setting_name == "static", is_dream=dream)
-        is_thinking = config.model.endswith("Thinking") and not is_code
-        assert job.spec.get("style", "boxed") == ("think" if is_thinking else "boxed")
+        style = None if is_code else STYLES.get(config.model)
+        assert job.spec.get("style") == style
 
 
 def check_block(setting: SettingSpec, *, is_static: bool, is_dream: bool) -> None:

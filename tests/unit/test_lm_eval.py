@@ -216,6 +216,8 @@ def test_long_prompts_lose_their_beginning(model: RevelmLM) -> None:
     """Catches an error after hours, and a prompt that loses the question in place of the examples."""
     text = "".join(chr(97 + i % 26) for i in range(700))
     words = {"until": [], "max_gen_toks": 12}
+    wish = read_wish(words, model.spec, model.tokenizer, seed=0)
+    assert model._fitted(text, wish) == model.tok_encode(text)[-500:]
     assert generated(model, (text, words)) == generated(model, (text[-500:], words))
     with pytest.raises(ValueError, match="max_gen_toks is 512, but the model has 512 positions"):
         generated(model, ("a", {"until": [], "max_gen_toks": 512}))

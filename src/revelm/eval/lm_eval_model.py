@@ -186,9 +186,7 @@ class RevelmLM(TemplateLM):
     def _cut(self, context: list[int], room: int) -> list[int]:
         """The last ``room`` tokens."""
         if len(context) > room:
-            warning_once(
-                logger, f"contexts of more than {room} tokens lose their beginning, the first has {len(context)}"
-            )
+            warning_once(logger, f"contexts of more than {room} tokens lose their beginning")
         return truncate_tokens(context, room)
 
     def _text(self, trajectory: Trajectory, wish: Wish) -> str:
