@@ -17,7 +17,7 @@ from revelm.rewards import math_answer, math_formula
 from revelm.rewards.cpu_limit import OutOfTime, cpu_limit
 from revelm.rewards.final_answer import STATED
 from revelm.rewards.math_answer import compare, is_equal
-from revelm.rewards.math_score import score_math
+from revelm.rewards.math_score import closeness_of, score_math
 from revelm.tasks.math import Math
 from revelm.tasks.task import GuardedTask
 
@@ -218,6 +218,25 @@ def test_reasons(text: str, value: float, reason: str, has_box: float) -> None:
     """Catches a verdict that nobody can check, and one that pays a hedge."""
     verdict = score_math(text, "3")
     assert (verdict.value, verdict.reason, verdict.breakdown) == (value, reason, {"correct": value, "has_box": has_box})
+
+
+@pytest.mark.parametrize(
+    ("question", "is_percent"),
+    [
+        ("3 of 12 puppies have spots. What percentage of the puppies have spots?", True),
+        ("What is the probability, expressed as a percentage, that it rains?", True),
+        ("What percent of 60 is 15?", True),
+        ("Find the percent increase.", True),
+        ("40 percent of 20 castles are ruins. How many are there?", False),
+        ("It is off by the same percentage for any recipe. What temperature should she set?", False),
+        ("A robe costs 30% more than $10. How much is it?", False),
+    ],
+)
+def test_questions_for_a_percentage(question: str, *, is_percent: bool) -> None:
+    """Catches 25 % judged wrong where the question asks for a percentage and the data set says 25: 1.7 % of GSM8K."""
+    verdict = Math().score(Problem("p", question, "25"), Completion("\\boxed{25\\%}", 3, 1, "stop"))
+    assert verdict.value == float(is_percent)
+    assert closeness_of(question, absolute=0.1).absolute == 0.1
 
 
 def test_parts_in_boxes_of_their_own() -> None:

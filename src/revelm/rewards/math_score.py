@@ -1,10 +1,17 @@
 r"""The verdict on a text that ends in a mathematical answer: 1 if its final answer means what the reference means."""
 
+import re
+
 from revelm.core.types import Score
 from revelm.rewards.final_answer import BOX, Source, final_answer
 from revelm.rewards.math_answer import compare
 from revelm.rewards.math_measure import EXACT, Closeness
 
+_PERCENT = re.compile(
+    r"\b(?:what|which)(?:['’]s| is| was| are)?(?: the| a)?(?: \w+)? ?(?:percent|%)|\bhow many percent"
+    r"|\b(?:as|in) a? ?percent|\b(?:find|calculate|determine|compute|give)\b[^.?!]{0,40} percent",
+    re.IGNORECASE,
+)
 SCORE_SECONDS = 5.0  # of CPU time, for one verdict
 _MAX_SHOWN = 40
 _MAX_REPEATED = 4  # boxes with the same answer again, such as a mixed number and the fraction it is
@@ -30,6 +37,11 @@ def score_math(text: str, reference: str, *, sources: tuple[Source, ...] = BOX, 
     return Score(
         correct, {"correct": correct, "has_box": has_box}, reason=different if verdict == "different" else verdict
     )
+
+
+def closeness_of(question: str, *, absolute: float = 0.0, relative: float = 0.0) -> Closeness:
+    """How near an answer to ``question`` must come: where it asks for a percentage, 25 % answers a reference of 25."""
+    return Closeness(absolute, relative, is_percent=_PERCENT.search(question) is not None)
 
 
 def _shown(text: str) -> str:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.math_answer import is_equal
-from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.rewards.math_score import SCORE_SECONDS, closeness_of, score_math
 from revelm.rewards.spelling import spelling
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
 from revelm.tasks.math_rows import at_levels, math_problem
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -82,7 +82,7 @@ class Math:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""
-        return score_math(completion.text, problem.reference)
+        return score_math(completion.text, problem.reference, closeness=closeness_of(problem.question))
 
     def answer(self, problem: Problem, completion: Completion) -> str | None:
         """What the last box holds, in one spelling; see `AnswerTask.answer`."""

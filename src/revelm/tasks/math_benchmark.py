@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.final_answer import BOX, final_answer
 from revelm.rewards.math_answer import is_equal
-from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.rewards.math_score import SCORE_SECONDS, closeness_of, score_math
 from revelm.rewards.spelling import spelling
 from revelm.tasks.chats import opening_of
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems, unasked
 from revelm.tasks.math_rows import at_levels, math_problem
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 Style = Literal["boxed", "instruction_first", "think"]
@@ -79,7 +79,7 @@ class MathBenchmark(ABC):
         Where the problem allows a tolerance, a number within it is right as well.
         """
         text = opening_of(self.prompt(problem)) + completion.text
-        score = score_math(text, problem.reference)
+        score = score_math(text, problem.reference, closeness=closeness_of(problem.question))
         tolerance = problem.info.get("tolerance")
         if tolerance is None or score.value or not _is_near(problem.reference, text, tolerance):
             return score
