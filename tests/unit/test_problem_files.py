@@ -14,7 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from revelm.data.hub_records import parse_reference
-from revelm.tasks.problem_files import Row, find_fields, read_rows, row_ids
+from revelm.data.rows import Row, read_rows
+from revelm.tasks.problem_files import find_fields, row_ids
 from tests.hub_cache import cache_data_set, offline
 
 ROWS: list[dict[str, Any]] = [
@@ -117,9 +118,9 @@ def test_a_field_of_a_megabyte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x", r"task\.data='.*a\.txt': expected a file name that ends in one of \.jsonl, \.json, \.csv, "),
+        ("a.txt", "x", r"data='.*a\.txt': expected a file name that ends in one of \.jsonl, \.json, \.csv, "),
         ("a.parquet.gz", "x", r"expected a file name that ends in"),
-        ("a.jsonl", b"\xff\xfe{", r"task\.data=.*: not UTF-8 text \(byte 0\); save it as UTF-8"),
+        ("a.jsonl", b"\xff\xfe{", r"data=.*: not UTF-8 text \(byte 0\); save it as UTF-8"),
         ("a.jsonl", "version https://git-lfs.github.com/spec/v1\n", r"placeholder of git-lfs.*run `git lfs pull`"),
         ("a.parquet", "version https://git-lfs.github.com/spec/v1\n", r"placeholder of git-lfs"),
         ("a.parquet", b"PAR1xxPAR1", r"not a Parquet file, or a damaged one"),
@@ -146,11 +147,11 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: str | byt
 
 def test_files_that_are_not_there_or_not_whole(tmp_path: Path) -> None:
     """Catches a path with a typing error that is looked up on the hub, and half a download."""
-    with pytest.raises(ValueError, match=r"task\.data='data/none\.jsonl': cannot be read \(No such file"):
+    with pytest.raises(ValueError, match=r"data='data/none\.jsonl': cannot be read \(No such file"):
         read_rows("data/none.jsonl")
     with pytest.raises(ValueError, match="expected a file name that ends in"):
         read_rows(str(tmp_path))
-    with pytest.raises(ValueError, match=r"task\.data='': expected a file name"):
+    with pytest.raises(ValueError, match=r"data='': expected a file name"):
         read_rows("")
     for text in ("rows", "a/b/c", "../a", "~/a", "a/b[c", "a/b:"):
         with pytest.raises(ValueError, match=r"expected a file name .*, or a data set of the hub, owner/name:config"):
@@ -194,7 +195,8 @@ def test_the_notation_of_the_hub(text: str, parts: tuple[str | None, ...] | None
 
 ASK = """
 import json, sys
-from revelm.tasks.problem_files import read_rows, row_ids
+from revelm.data.rows import read_rows
+from revelm.tasks.problem_files import row_ids
 answers = []
 for name in json.loads(sys.argv[1]):
     try:
@@ -225,9 +227,9 @@ def test_rows_of_the_hub(tmp_path: Path) -> None:
     named, single, unclear, unknown, absent = json.loads(done.stdout)
     assert named == [splits["test"], "t:name.main.test:1", "owner/name:main[test], row 1"]
     assert single == [[{"question": "c"}], "t:single:1", "owner/single, row 1"]
-    assert unclear == "task.data='owner/name:main': has the splits train, test; name one, as owner/name:main[train]"
-    assert unknown.startswith("task.data='owner/name:main[dev]': could not be read from the hub (Unknown split")
+    assert unclear == "data='owner/name:main': has the splits train, test; name one, as owner/name:main[train]"
+    assert unknown.startswith("data='owner/name:main[dev]': could not be read from the hub (Unknown split")
     assert absent == (
-        "task.data='owner/no:x[test]': is not in the local cache, and the hub cannot be reached from here; "
-        "connect to it, or give task.data=FILE, a copy of its rows"
+        "data='owner/no:x[test]': is not in the local cache, and the hub cannot be reached from here; "
+        "connect to it, or give data=FILE, a copy of its rows"
     )

@@ -14,9 +14,9 @@ import pytest
 
 from revelm.cli.main import main
 from revelm.core.config import apply_overrides
+from revelm.data.rows import read_rows
 from revelm.rollout.row_rewards import read_items
 from revelm.rollout.score_file import ScoreJob, score_file
-from revelm.tasks.problem_files import read_rows
 from revelm.tasks.task import GuardedTask
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,12 +10,12 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from revelm.data.record_files import read_records
+from revelm.data.rows import Row
 from revelm.rewards.code_answer import code_answer
 from revelm.rewards.code_score import score_code
 from revelm.tasks.code_records import entry_tests
 from revelm.tasks.code_task import fitted
 from revelm.tasks.humaneval import HumanEval
-from revelm.tasks.problem_files import Row
 
 
 def gsm8k(*, gsm8k: str | None = None, gsm8k_train: str | None = None, **_: Any) -> DatasetDict:

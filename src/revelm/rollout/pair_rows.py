@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from revelm.core.types import Completion, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.answer_part import Part
 from revelm.rewards.choice import score_choice
 from revelm.rewards.exact_match import score_exact
@@ -17,7 +18,7 @@ from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
 from revelm.rewards.regex_match import score_regex
 from revelm.rollout.predictions import said
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.tasks.problem_files import find_fields
 from revelm.tasks.task import Messages
 
 REFERENCES = ("reference", "ground_truth_answer", "ground_truth", "reward_model.ground_truth")

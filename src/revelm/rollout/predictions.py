@@ -1,7 +1,8 @@
 """Where the answer stands in a row of a file that is to be scored."""
 
 from revelm.core.types import Completion
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.data.rows import Row
+from revelm.tasks.problem_files import find_fields
 
 PREDICTIONS = ("prediction", "completion", "response")
 

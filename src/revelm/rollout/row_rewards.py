@@ -11,8 +11,9 @@ from typing import Any
 from revelm.core import registry
 from revelm.core.types import Completion, Problem
 from revelm.core.validation import choices
+from revelm.data.rows import Row
 from revelm.rollout.predictions import said
-from revelm.tasks.problem_files import Row, row_ids
+from revelm.tasks.problem_files import row_ids
 from revelm.tasks.task import Task
 
 _ROWS = {

@@ -15,10 +15,10 @@ from typing import Any
 
 from revelm.core.atomic import finite, write_text_atomic
 from revelm.core.types import Score
+from revelm.data.rows import Row, read_rows
 from revelm.rollout.row_rewards import read_items
 from revelm.rollout.verdicts import verdict_stream
 from revelm.rollout.workers import ScorePool
-from revelm.tasks.problem_files import Row, read_rows
 
 _TEST = re.compile(r"^test \d+ of \d+: ")
 _COUNT = re.compile(r"^\d+ of \d+ ")

@@ -24,11 +24,11 @@ from random import Random
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row, read_rows
 from revelm.rewards.boxed import last_boxed
 from revelm.tasks.chain_verdicts import SECONDS, Verdict, judge, warm_up
 from revelm.tasks.demonstrations import mixed_demonstrations
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
-from revelm.tasks.problem_files import Row, read_rows
 from revelm.tasks.task import Messages, check_split
 
 _QUESTION = re.compile(r"[0-9](?:[-+*][0-9])+")
@@ -102,7 +102,7 @@ class Chain:
         if self.data is None:
             return _generated("test", self.num_test, self.seed, self._shape)
         seen = {problem.question for problem in self.problems("train")}
-        return [_from_row(row, seen) for row in read_rows(self.data)]
+        return [_from_row(row, seen) for row in read_rows(self.data, field="task.data")]
 
     def prompt(self, problem: Problem) -> Messages:
         """The worksheet: one step a line, results left open; after the instruction if there is one."""

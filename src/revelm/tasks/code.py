@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from revelm.core.types import Demonstration, Problem
+from revelm.data.rows import Row
 from revelm.tasks.code_records import code_tests, question, reference, start
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import check_split
 
 

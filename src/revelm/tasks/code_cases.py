@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from revelm.data.rows import Row
 from revelm.rewards.code_tests import CodeTests
-from revelm.tasks.problem_files import Row
 
 # What LiveCodeBench, and after it most others, import in front of every answer.
 _STARRED = (

@@ -19,12 +19,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
+from revelm.data.rows import Row
 from revelm.rewards.code_answer import code_answer, defines
 from revelm.rewards.code_tests import CodeTests
 from revelm.tasks.code_cases import CONTEST_PRELUDE, Ask, Case, case_tests, from_json, listed_cases
 from revelm.tasks.code_statements import bound_names, function_tests, parsed, single_tests
 from revelm.tasks.packed_tests import unpacked
-from revelm.tasks.problem_files import Row
 
 _STARTS = ("prefix", "starter_code", "partial_solution")
 _REFERENCES = ("canonical_solution", "gold_standard_solution", "reference_solution", "solutions", "solution", "code")

@@ -17,13 +17,14 @@ from random import Random
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.countdown import score_countdown
 from revelm.tasks.countdown_puzzles import MAX_SOLVED, draw_solution, expression_of, solve
 from revelm.tasks.data_source import SAMPLE, sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.tasks.problem_files import find_fields
 from revelm.tasks.task import Messages, check_split
 
 INSTRUCTION = (

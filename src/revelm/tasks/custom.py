@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.choice import score_choice
 from revelm.rewards.exact_match import score_exact
 from revelm.rewards.math_answer import is_equal
@@ -25,7 +26,6 @@ from revelm.rewards.regex_match import score_regex
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 Verdict = Literal["math", "exact", "choice", "regex"]

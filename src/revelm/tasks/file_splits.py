@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Problem
+from revelm.data.rows import Row, read_rows
 from revelm.tasks.data_source import SAMPLE
-from revelm.tasks.problem_files import Row, read_rows, row_ids
+from revelm.tasks.problem_files import row_ids
 
 _LOG = logging.getLogger(__name__)
 _SHARES = 10_000
@@ -75,7 +76,7 @@ def read_problems(
 
     Raises ValueError as `file_problems` does.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, field="task.data")
     problems: list[Problem] = []
     bad: list[ValueError] = []
     for row, name in zip(rows, row_ids(rows, task, field=id_field), strict=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.spelling import letter
 from revelm.tasks.chats import opening_of
 from revelm.tasks.data_source import problem_source
@@ -17,7 +18,6 @@ from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
 from revelm.tasks.lettered_options import arranged, lettered, score_letter
 from revelm.tasks.math_benchmark import CLOSING, Style, styled_prompt
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import Messages, check_split
 
 HUB = "Idavidrein/gpqa:gpqa_diamond[train]"

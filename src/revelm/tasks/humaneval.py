@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from revelm.core.types import Problem
+from revelm.data.rows import Row
 from revelm.tasks.code_records import code_text, entry_tests
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.file_splits import read_problems
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import check_split
 
 HUMANEVAL_HUB = "openai/openai_humaneval[test]"

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 from revelm.core.types import Problem
+from revelm.data.rows import Row
 from revelm.tasks.code import asked
 from revelm.tasks.code_records import code_tests, question, start
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import SAMPLE, problem_source
 from revelm.tasks.file_splits import read_problems
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import check_split
 
 HUB = "livecodebench/code_generation_lite"

@@ -18,12 +18,13 @@ from string import ascii_uppercase
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.spelling import letter
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
 from revelm.tasks.lettered_options import MAX_OPTIONS, arranged, lettered, score_letter
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.tasks.problem_files import find_fields
 from revelm.tasks.task import Messages, check_split
 
 INSTRUCTION = "Think it through, and put the letter of the right option within \\boxed{}."

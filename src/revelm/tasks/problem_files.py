@@ -1,129 +1,11 @@
-"""Problems from files and from the hub: rows of fields, with errors that name the file, the row and the field.
+"""Problems from rows: which fields a row has, and what its problem is called.
 
-The formats are those of `revelm.data.record_files`, the notation for the hub that of `revelm.data.hub_records`.
-Everything is read as text (a Sudoku keeps its leading zeros); the tasks check what the text means. A field inside
-another one is named with a dot, ``reward_model.ground_truth``.
+Rows are those of `revelm.data.rows`; the tasks check what their text means.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite, isnan
-from pathlib import Path
+from collections.abc import Sequence
 
-from revelm.data.hub_records import hub_rows, parse_reference
-from revelm.data.record_files import FORMATS, format_of, place_of, read_records
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_FIELD = "task.data"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: where it stands (``number`` counts rows from 1, without a header) and its fields.
-
-    ``line``: None where the format has no lines.
-    """
-
-    path: str
-    number: int
-    line: int | None
-    fields: Mapping[str, object]
-
-    @property
-    def name(self) -> str:
-        """The file's name without folder and suffixes, or the data set's, its configuration and split: for ids."""
-        if format_of(self.path) is None and (found := parse_reference(self.path)):
-            parts = (found.name.rpartition("/")[2], found.config, found.split)
-            return ".".join(part for part in parts if part)
-        return Path(self.path).name.removesuffix(".gz").rpartition(".")[0]
-
-    @property
-    def place(self) -> str:
-        """The file and the row, as errors say it."""
-        return place_of(self.path, self.number, self.line)
-
-    def error(self, field: str, message: str) -> ValueError:
-        """An error about one field of this row, to be raised by the caller."""
-        return ValueError(f"{self.place}, field {field!r}: {message}")
-
-    def get(self, field: str) -> object:
-        """The value of a field, which may be inside others (``a.b``); None where it is missing."""
-        if field in self.fields:
-            return self.fields[field]
-        value: object = self.fields
-        for part in field.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
-
-    def has(self, field: str) -> bool:
-        """Whether the row has the field, be its value null."""
-        outer, dot, inner = field.rpartition(".")
-        found = self.get(outer) if dot else None
-        return field in self.fields or (isinstance(found, Mapping) and inner in found)
-
-    def text(self, field: str) -> str:
-        """The field as text, stripped.
-
-        Raises ValueError where it is missing, empty, neither text nor a number, or no text that can be written.
-        """
-        if not self.has(field):
-            found = ", ".join(sorted(map(str, self.fields))) or "none"
-            raise self.error(field, f"missing; the row has: {found}. Add the field or rename a column")
-        value = self.get(field)
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self.error(field, f"expected text, not {_short(value)}")
-        text = str(value).strip()
-        if not text:
-            raise self.error(field, "empty; fill it in or remove the row")
-        if half := _SURROGATE.search(text):
-            raise self.error(field, f"character {half.start() + 1} is half of one (a lone surrogate); correct it")
-        return text
-
-    def optional_text(self, field: str) -> str:
-        """The field as text; "" where it is missing, empty, null or nan. Raises ValueError as ``text`` does."""
-        value = self.get(field)
-        is_absent = value is None or (isinstance(value, float) and isnan(value)) or not str(value).strip()
-        return "" if is_absent else self.text(field)
-
-    def number_or_text(self, field: str) -> str:
-        """The field as text where it may also be a decimal number; whole ones lose their point (27.0 is "27").
-
-        A list is what it holds, joined by commas. Raises ValueError as ``text`` does, and for nan and infinity.
-        """
-        value = self.get(field)
-        if isinstance(value, list) and value:
-            parts = [replace(self, fields={field: part}).number_or_text(field) for part in value]
-            return ", ".join(parts)
-        if isinstance(value, float):
-            if not isfinite(value):
-                raise self.error(field, f"{value} is no answer; correct it or remove the row")
-            return str(int(value)) if value.is_integer() else repr(value)
-        return self.text(field)
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """The field as a list of texts. Raises ValueError where it is none, or one of them is not text or empty."""
-        value = self.get(field)
-        if self.has(field) and not isinstance(value, list):
-            raise self.error(field, f"expected a list of texts, not {_short(value)}")
-        items = value if isinstance(value, list) else [self.text(field)]
-        return tuple(replace(self, fields={field: item}).number_or_text(field) for item in items)
-
-
-def read_rows(path: str, *, field: str = _FIELD) -> list[Row]:
-    """All rows of a file, or of a data set on the hub (``owner/name:config[split]``), at least one.
-
-    What exists as a file is read as one. Raises ValueError for what cannot be read, which calls it ``field``.
-    """
-    if Path(path).exists() or format_of(path) is not None:
-        records = enumerate(read_records(path, field=field), start=1)
-        return [Row(path, number, line, fields) for number, (line, fields) in records]
-    if parse_reference(path) is not None:
-        return [Row(path, number, None, fields) for number, fields in enumerate(hub_rows(path, field=field), start=1)]
-    raise ValueError(
-        f"{field}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, "
-        "or a data set of the hub, owner/name:config[split]"
-    )
+from revelm.data.rows import Row
 
 
 def find_fields(row: Row, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -150,8 +32,3 @@ def row_ids(rows: Sequence[Row], task: str, *, field: str | None = None) -> tupl
             raise row.error(field or "id", f"{own!r} is also the id of row {ids[name].number}; {remedy}")
         ids[name] = row
     return tuple(ids)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row
 from revelm.rewards.answer_part import answer_part
 from revelm.tasks.data_source import problem_source, sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems, unasked
-from revelm.tasks.problem_files import Row
 from revelm.tasks.sudoku_rules import BOXES, is_solved, keeps_givens, laid_out, plain_cells, read_puzzle
 from revelm.tasks.task import Messages, check_split
 

@@ -23,9 +23,9 @@ from typing import Literal
 
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
+from revelm.data.rows import Row, read_rows
 from revelm.tasks.demonstrations import mixed_demonstrations
 from revelm.tasks.generation import check_counts, check_range, draw_distinct
-from revelm.tasks.problem_files import Row, read_rows
 from revelm.tasks.sudoku_grids import CELLS, all_grids, draw_puzzle, orbit_of
 from revelm.tasks.sudoku_rules import is_solved, keeps_givens, laid_out, plain_cells, read_puzzle
 from revelm.tasks.task import Messages, check_split
@@ -74,7 +74,7 @@ class Sudoku4:
         if self.data is None:
             return _generated("test", self.num_test, self.seed, self.num_given)
         seen = {problem.reference for problem in self.problems("train")}
-        return [_from_row(row, seen) for row in read_rows(self.data)]
+        return [_from_row(row, seen) for row in read_rows(self.data, field="task.data")]
 
     def prompt(self, problem: Problem) -> Messages:
         """The puzzle, after the instruction if there is one."""

@@ -7,7 +7,8 @@ and three columns wide.
 from collections.abc import Sequence
 from functools import cache
 
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.data.rows import Row
+from revelm.tasks.problem_files import find_fields
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side: rows and columns of a box
 _FIELDS = (
