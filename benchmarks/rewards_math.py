@@ -104,10 +104,15 @@ def wrong(reference: str) -> Iterator[str]:
         yield reference.replace("(", "[", 1)
 
 
-def _judged(pairs: list[tuple[str, str]]) -> tuple[list[str], float]:
-    start = time.process_time()
-    verdicts: list[str] = [compare(reference, answer) for reference, answer in pairs]
-    return verdicts, time.process_time() - start
+def _judged(pairs: list[tuple[str, str]]) -> tuple[list[str], list[float]]:
+    """Verdicts, and the CPU seconds of each."""
+    verdicts: list[str] = []
+    seconds = []
+    for reference, answer in pairs:
+        start = time.process_time()
+        verdicts.append(compare(reference, answer))
+        seconds.append(time.process_time() - start)
+    return verdicts, seconds
 
 
 def _listed(title: str, pairs: list[tuple[str, str]], *, limit: int) -> None:
@@ -137,12 +142,14 @@ def report(name: str, golds: list[Gold], *, limit: int) -> tuple[int, float]:
         kind: [p for p, v in zip(kinds[kind], verdicts, strict=True) if (v == "equal") != (kind == "respelled")]
         for kind, (verdicts, _) in judged.items()
     }
-    total, seconds = sum(map(len, kinds.values())), sum(taken for _, taken in judged.values())
+    total, seconds = sum(map(len, kinds.values())), sum(sum(taken) for _, taken in judged.values())
     print(f"{name}: {len(golds)} rows, {len(golds) - len(usable)} without an answer")
     print(f"  self {len(own) - len(bad_own)}/{len(own)}, solution {len(told) - len(bad_told)}/{len(told)}", end="")
     print(f", respelled {len(references) - len(found['respelled'])}/{len(references)}", end="")
     print(f", others accepted {len(found['others'])}/{len(other)}, wrong accepted {len(found['wrong'])}", end="")
     print(f"/{len(kinds['wrong'])}, {total / seconds:.0f} pairs per second")
+    slowest, pair = max((t, p) for kind, (_, taken) in judged.items() for t, p in zip(taken, kinds[kind], strict=True))
+    print(f"  slowest pair: {slowest:.2f} s of CPU time, {pair[1][:80]!r} for {pair[0][:80]!r}")
     timed_out = sum(verdict == "timed out" for verdicts, _ in judged.values() for verdict in verdicts)
     if timed_out:
         print(f"    timed out: {timed_out}")

@@ -87,7 +87,7 @@ def _decimal(digits: str) -> Quantity:
     return Quantity(value, Fraction(1, 10 ** len(behind)) if point and behind else None)
 
 
-def _signed(found: re.Match[str], value: Fraction, last_place: Fraction | None = None) -> Quantity:
+def _signed(found: re.Match[str], value: Fraction, *, last_place: Fraction | None = None) -> Quantity:
     return Quantity(-value if found["sign"] == "-" else value, last_place)
 
 
@@ -95,7 +95,7 @@ def _number(found: re.Match[str]) -> Quantity | None:
     number = _decimal(found["number"])
     power = found["e"] or found["p"] or found["q"]
     if power is None:
-        return _signed(found, number.value, number.last_place)
+        return _signed(found, number.value, last_place=number.last_place)
     return _scaled(found, number, int(power.replace(" ", "")))
 
 
@@ -103,7 +103,8 @@ def _scaled(found: re.Match[str], number: Quantity, power: int) -> Quantity | No
     if abs(power) > _MAX_EXPONENT:
         return None
     scale = Fraction(10) ** power
-    return _signed(found, number.value * scale, None if number.last_place is None else number.last_place * scale)
+    last_place = None if number.last_place is None else number.last_place * scale
+    return _signed(found, number.value * scale, last_place=last_place)
 
 
 def _ten(found: re.Match[str]) -> Quantity | None:
