@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 _PYTHON = re.compile(r"\{?\s*\.?py(?:thon)?[\d.]*(?![\w+#-])", re.IGNORECASE)
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)", re.DOTALL)
-_BEGUN = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
+_BEGUN = re.compile(r"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 _MAX_BARE = 200_000  # characters; more than any program, little enough to parse at once
 
 
@@ -58,22 +58,27 @@ def code_answer(text: str) -> str | None:
 def completed(program: str, start: str) -> str:
     """``program``, behind ``start`` where it goes on from there.
 
-    ``start``: the beginning of the solution that the prompt gave. A program goes on from it if it is indented, or does
-    not define the function or class that it ends in.
+    ``start``: the beginning of the solution that the prompt gave. A program goes on from it if it is indented, or
+    defines none of the functions and classes that it begins.
     """
     if not start.strip() or program.lstrip().startswith(start.strip()):
         return program
-    begun = _BEGUN.findall(start)
+    begun = set(_BEGUN.findall(start))
     first = next((line for line in program.split("\n") if line.strip()), "")
-    is_rest = first[:1] in (" ", "\t") or (bool(begun) and not defines(program, begun[-1]))
+    is_whole = not begun.isdisjoint(_BEGUN.findall(program)) or any(defines(program, name) for name in begun)
+    is_rest = first[:1] in (" ", "\t") or (bool(begun) and not is_whole)
     return f"{start.rstrip()}\n{program}" if is_rest else program
 
 
 def defines(program: str, name: str) -> bool:
     """Whether ``program`` seems to define ``name`` at its top level, as a function, a class or a variable."""
-    pattern = rf"^(?:(?:async[ \t]+)?def[ \t]+|class[ \t]+|){re.escape(name)}[ \t]*(?:\(|:|=(?!=)|\[)"
-    imported = rf"^from[ \t].*\bimport\b.*\b{re.escape(name)}\b"
-    return re.search(f"{pattern}|{imported}", program, re.MULTILINE) is not None
+    word = rf"{re.escape(name)}\b"
+    ways = (
+        rf"(?:async[ \t]+def|def|class)[ \t]+{word}",
+        rf"{word}[ \t]*(?::|=(?!=))",
+        rf"from[ \t].*\bimport\b.*\b{word}",
+    )
+    return re.search("|".join(f"^{way}" for way in ways), program, re.MULTILINE) is not None
 
 
 def _is_python(block: _Block) -> bool:
@@ -136,7 +141,7 @@ def _starts_another(line: str) -> bool:
 def _block(opening: _Opening, lines: list[str], *, is_complete: bool) -> _Block:
     """A block whose lines lose as many blanks as its fence is indented by."""
     margin = re.compile(rf"[ \t]{{0,{opening.indent}}}")
-    code = "\n".join(margin.sub("", line, count=1) for line in lines)
+    code = "\n".join(margin.sub("", line, count=1) for line in lines).rstrip("\n")
     return _Block(opening.language, f"{code}\n" if code else "", is_complete)
 
 

@@ -55,7 +55,7 @@ def code_problem(row: Row, name: str) -> Problem:
     text, begun, solution = question(row), start(row), reference(row)
     info: dict[str, Any] = {"start": begun, "tests": tests, "is_stdio": tests.method == "stdio"}
     # A reference that does not go on from the prefix could not be learnt from behind it.
-    if row.get("prefix") and solution.startswith(begun or solution):
+    if row.get("prefix") and begun and (not solution or solution.startswith(begun)):
         info |= {"asked": text, "opening": f"```python\n{begun}"}
     else:
         info["asked"] = asked(text, begun)

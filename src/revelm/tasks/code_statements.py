@@ -50,22 +50,18 @@ def function_tests(
 def single_tests(code: str) -> tuple[str, ...]:
     """Code cut behind each test at its top level: an assert, a call, or a loop or block that holds asserts.
 
-    What stands in between (imports, helpers, values) belongs to the test behind it. Raises ValueError as
-    `function_tests` does.
+    What stands in between (imports, helpers, values) belongs to the test behind it; code without a test gives none.
+    Raises ValueError as `function_tests` does.
     """
-    pieces: list[list[str]] = [[]]
-    ends = [False]
+    pieces: list[list[str]] = []
+    waiting: list[str] = []
     for node in parsed(code).body:
-        pieces[-1].append(ast.unparse(node))
-        ends[-1] = _is_test(node)
-        if ends[-1]:
-            pieces.append([])
-            ends.append(False)
-    rest = pieces.pop()
-    if rest and pieces:
-        pieces[-1] += rest
-    elif rest:
-        pieces = [rest]
+        waiting.append(ast.unparse(node))
+        if _is_test(node):
+            pieces.append(waiting)
+            waiting = []
+    if pieces:
+        pieces[-1] += waiting
     return tuple("\n".join(piece) for piece in pieces)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from revelm.core.types import Demonstration, Problem
+from revelm.data.rows import Row
 from revelm.rewards.code_tests import CodeTests
 from revelm.tasks.code_records import assert_tests, code_text, question
 from revelm.tasks.code_task import CodeTask
@@ -22,7 +23,6 @@ from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
 from revelm.tasks.humaneval import PLUS_SECONDS, refuse_inputs
-from revelm.tasks.problem_files import Row
 from revelm.tasks.task import check_split
 
 MBPP_HUB = "google-research-datasets/mbpp:full"
@@ -51,8 +51,7 @@ class Mbpp(CodeTask):
         """The problems whose numbers are those of "train" or "test"."""
         check_split(split)
         source = problem_source(self.data, hub=f"{MBPP_HUB}[{split}]", task=self.name)
-        found = _read(self, source, _problem)
-        return [problem for problem in found if problem.info["number"] in _NUMBERS[split]]
+        return [problem for problem in numbered_problems(self, source) if problem.info["number"] in _NUMBERS[split]]
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` solved training problems; see `worked_demonstrations`."""
@@ -79,6 +78,11 @@ class MbppPlus(CodeTask):
         check_split(split)
         source = problem_source(self.data, hub=MBPP_PLUS_HUB, task=self.name)
         return [] if split == "train" else _read(self, source, _plus_problem)
+
+
+def numbered_problems(task: CodeTask, source: str) -> list[Problem]:
+    """All problems of a file or data set of MBPP, of whatever split; ``info["number"]`` says which they are."""
+    return _read(task, source, _problem)
 
 
 def _read(task: CodeTask, source: str, read: Callable[[Row, str], Problem]) -> list[Problem]:
