@@ -46,6 +46,9 @@ def only(task: Math | MultipleChoice) -> Problem:
         ({"problem": "q", "expected_answer": "\\frac{1}{2}"}, "\\frac{1}{2}"),
         ({"problem": "q", "solution": "so \\boxed{\\frac{1}{2}}."}, "\\frac{1}{2}"),
         ({"problem": "q", "solution": "so \\boxed{8}", "answer": "7"}, "7"),
+        ({"problem": "q", "solution": "they are $\\boxed{(1,2)}$ and $\\boxed{(3,4)}$."}, "(1,2), (3,4)"),
+        ({"problem": "q", "solution": "it is \\boxed{-b+2}, or \\boxed{2-b}"}, "2-b"),
+        ({"problem": "q", "solution": "first \\boxed{1}, so the answer is \\boxed{3}"}, "3"),
         ({"problem": "q", "solution": "$x = 9$, so it is $\\boxed 9$."}, "9"),
     ],
 )

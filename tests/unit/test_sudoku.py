@@ -34,6 +34,7 @@ def test_the_rules() -> None:
     assert is_solved(NINE)
     assert is_solved("123456456123214365365214531642642531")
     assert not is_solved("123456234561345612456123561234612345")  # rows and columns alone
+    assert not is_solved("".join("123456789"[row:] + "123456789"[:row] for row in range(9)))
     assert not is_solved(NINE[::-1].replace("1", "2", 1))
     assert not is_solved(NINE[:-1])
     assert not is_solved("0" * 16)

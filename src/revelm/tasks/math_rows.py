@@ -2,8 +2,8 @@ r"""Rows of mathematical data sets as problems: where the question, the answer a
 
 A row has a question (``question`` or ``problem``, in small letters or with a capital) and an answer: the first of
 ``ground_truth_answer``, ``answer``, ``final_answer``, ``expected_answer``, ``reward_model.ground_truth``, from which a
-worked solution in front of ``####`` is taken off; or a ``solution``, whose last box counts. What a ``context`` says
-stands before the question.
+worked solution in front of ``####`` is taken off; or a ``solution``, whose last box counts, or the boxes that it joins
+with "and" or "or". What a ``context`` says stands before the question.
 
 ``info``: ``solution`` and ``level``, where the row has them; ``group``, by which accuracy is broken down (the level, or
 else the field or the course); ``tolerance``, by how much a number may differ from the reference.
@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from revelm.core.types import Problem
-from revelm.rewards.boxed import last_boxed
-from revelm.tasks.problem_files import Row, find_fields
+from revelm.data.rows import Row
+from revelm.rewards.final_answer import final_answer
+from revelm.rewards.math_answer import is_equal
+from revelm.tasks.problem_files import find_fields
 
 QUESTIONS = ("question", "problem")
 ANSWERS = (
@@ -30,7 +32,6 @@ SOLUTIONS = ("solution", "reference_solution")
 GROUPS = ("level", "subfield", "type")
 _WORKED = "####"
 _CALCULATION = re.compile(r"<<[^<>]*>>")  # annotations in GSM8K for a calculator that is not there
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")  # as a few solutions of MATH have it
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9])", re.IGNORECASE)
 
@@ -99,18 +100,28 @@ def _solution(row: Row) -> str:
 
 
 def _reference(row: Row, field: str, raw: str) -> str:
-    """The final answer in a field: all of it, what follows the last ``####``, or a solution's last box.
+    """The final answer in a field: all of it, what follows the last ``####``, or a solution's last box (or boxes).
 
     Answers in a list are formulas between dollar signs, which are taken off.
     """
     if isinstance(row.get(field), list):
         raw = _DOLLAR.sub("", raw)
-    answer = raw.rpartition(_WORKED)[2].strip() if field.lower() != "solution" else last_boxed(raw)
-    if answer is None and (bare := _BARE_BOX.findall(raw)):
-        answer = bare[-1]
+    if field.lower() == "solution":
+        answer = _boxed_answer(raw)
+    else:
+        answer = raw.rpartition(_WORKED)[2].strip()
     if not (answer and answer.strip()):
         raise row.error(field, f"holds no final answer ({raw[-40:]!r}); fill it in or remove the row")
     return answer.strip()
+
+
+def _boxed_answer(solution: str) -> str | None:
+    """What a solution boxes last; of boxes that belong together all, unless they say the same in two ways."""
+    found = final_answer(solution, sources=("box", "bare box"))
+    if found is None:
+        return None
+    last = found.parts[-1]
+    return last if all(is_equal(last, part) for part in found.parts[:-1]) else found.text
 
 
 def _tolerance(row: Row, field: str, text: str) -> float:
