@@ -77,7 +77,7 @@ def _rare_out(value: Any, kind: type) -> list[Any] | None:
         return ["ytd", value.days, value.seconds, value.microseconds]
     if value is Ellipsis or value is NotImplemented:
         return ["u", "Ellipsis" if value is Ellipsis else "NotImplemented"]
-    if kind is type and _TYPES.get(value.__name__) is value:
+    if isinstance(value, type) and _TYPES.get(value.__name__) is value:
         return ["T", value.__name__]
     return _numpy_out(value)
 
