@@ -14,7 +14,7 @@ import pytest
 from revelm.decoding.static import Static
 from revelm.engine.engine import Engine
 from revelm.trajectories.record import SCHEMA_VERSION, Trajectory
-from revelm.trajectories.store import SCHEMA, read_trajectories, write_trajectories
+from revelm.trajectories.store import SCHEMA, join_trajectories, read_trajectories, write_trajectories
 from tests.editing import block_records, canvas_records
 from tests.models import assert_same, mixed_requests, sharp_model
 
@@ -157,3 +157,15 @@ def test_a_record_that_cannot_be_replayed_is_refused(records: list[Trajectory]) 
         replace(records[0], stop_length=999)
     with pytest.raises(ValueError, match=r"trajectory\.block_size is 0"):
         replace(records[0], block_size=0)
+
+
+def test_files_are_joined_in_any_order(records: list[Trajectory], tmp_path: Path) -> None:
+    """Catches rows of the second file counted from its own beginning, and nested columns that shift against others."""
+    write_trajectories(tmp_path / "a.parquet", records[:4])
+    write_trajectories(tmp_path / "b.parquet", records[4:9])
+    order = [8, 0, 5, 3, 4, 1, 7, 2, 6]
+    join_trajectories(tmp_path / "all" / "c.parquet", [tmp_path / "a.parquet", tmp_path / "b.parquet"], order)
+    for one, place in zip(read_trajectories(tmp_path / "all" / "c.parquet"), order, strict=True):
+        assert_same(one, records[place], tolerance=0.0)
+        assert plain(one.info) == plain(records[place].info)
+    assert [file.name for file in (tmp_path / "all").iterdir()] == ["c.parquet"]

@@ -48,13 +48,17 @@ def view(words: argparse.Namespace) -> None:
 
 
 def tokenizer_of(model: str | None, run: Path) -> Any | None:
-    """The tokenizer of ``model``, else of the newest checkpoint of ``run`` or, as where ``run`` is an evaluation within
-    a run, of the folder above; else None."""
+    """The tokenizer of ``model``, else of the newest checkpoint of ``run`` or of the model that was evaluated there.
+
+    Or, as where ``run`` is one task of an evaluation or an evaluation within a run, of the folder above; else None.
+    """
     from revelm.models.load import checkpoint_path, load_tokenizer, resolve_checkpoint
 
     if model is not None:
         return load_tokenizer(resolve_checkpoint(model))
-    for place in (run, run.parent):
+    for place in (run, evaluated_model(run), run.parent, evaluated_model(run.parent)):
+        if place is None:
+            continue
         try:
             folder = checkpoint_path(place)
         except ValueError:  # half a run directory, whose LATEST leads nowhere
@@ -62,3 +66,12 @@ def tokenizer_of(model: str | None, run: Path) -> Any | None:
         if (folder / "tokenizer_config.json").is_file():
             return load_tokenizer(folder)
     return None
+
+
+def evaluated_model(folder: Path) -> Path | None:
+    """The checkpoint or run whose evaluation is in ``folder``, if that is one and the model a directory here."""
+    from revelm.core.config import read_yaml
+
+    config = folder / "config.yaml"
+    model = read_yaml(config).get("model") if config.is_file() else None
+    return Path(model).expanduser() if isinstance(model, str) and Path(model).expanduser().exists() else None

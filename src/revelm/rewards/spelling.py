@@ -12,7 +12,7 @@ from revelm.rewards.final_answer import BOX, Source, final_answer
 
 _MAX_CHARACTERS = 2000
 _SPACE = re.compile(r"\\[,;:! ]|\\q?quad\b|~|\s")
-_OUTER = re.compile(r" +(?![0-9A-Za-z])|(?<![0-9A-Za-z]) +")
+_OUTER = re.compile(r" (?![0-9A-Za-z])|(?<![0-9A-Za-z]) ")
 _LOOKS = re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])")
 _FRACTION = re.compile(r"\\[dt]frac(?![A-Za-z])")
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
@@ -34,7 +34,7 @@ def letter(text: str) -> str | None:
 def spelt(answer: str) -> str:
     """An answer in one spelling; long ones are cut."""
     plain = _SPACE.sub(" ", _FRACTION.sub(r"\\frac", _LOOKS.sub("", answer[:_MAX_CHARACTERS])))
-    plain = " ".join(_OUTER.sub("", plain).split()).strip("$").rstrip(".")
+    plain = _OUTER.sub("", " ".join(plain.split())).strip("$").rstrip(".")
     if _THOUSANDS.fullmatch(plain):
         plain = plain.replace(",", "")
     number = _NUMBER.fullmatch(plain)

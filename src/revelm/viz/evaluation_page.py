@@ -55,16 +55,24 @@ class AnswerView:
     reference: str
 
 
-def write_evaluation_page(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Write ``folder/report.html`` from the summary and the files of samples beside it; returns its path."""
-    path = folder / "report.html"
+def write_evaluation_page(folder: Path, summary: Mapping[str, Any], *, out: Path | None = None) -> Path:
+    """Write ``folder/report.html``, or ``out``, from the summary and the samples beside it; returns its path."""
+    path = folder / "report.html" if out is None else out
     write_text_atomic(path, evaluation_page(folder, summary))
     return path
 
 
-def is_evaluation(summary: Mapping[str, Any]) -> bool:
-    """Whether this is what ``revelm eval`` says, and not the summary of a run."""
-    return "environment" in summary and ("settings" in summary or "tasks" in summary)
+def finished_evaluation(folder: Path) -> Mapping[str, Any] | None:
+    """The summary of the evaluation in ``folder``; None where there is none, as in the folder of a run."""
+    file = folder / "summary.json"
+    if not file.is_file():
+        return None
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    is_one = isinstance(summary, dict) and "environment" in summary and ("settings" in summary or "tasks" in summary)
+    return summary if is_one else None
 
 
 def evaluation_page(folder: Path, summary: Mapping[str, Any]) -> str:

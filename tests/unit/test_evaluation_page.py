@@ -1,0 +1,89 @@
+"""The page of an evaluation: what a model wrote stays text."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from revelm.eval.metrics import summarise
+from revelm.eval.tables import summary_markdown
+from revelm.viz.evaluation_page import evaluation_page, finished_evaluation
+from tests.unit.test_eval_metrics import sample
+
+HOSTILE = (
+    "</pre></details><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202ereversed \x00 \ud800 |a|b| <b>",
+    "javascript:alert(1)//`${alert(1)}`",
+)
+
+
+class Page(HTMLParser):
+    """Elements, and all attributes that could run something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts, self.tags, self.handlers = 0, set[str](), list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on") or name in ("src", "href")]
+
+
+def written(folder: Path, **fields: Any) -> dict[str, Any]:
+    """An evaluation whose every text is hostile."""
+    rows = [
+        sample(i, 0, float(i % 2), problem=text, question=text, reference=text, prompt=text, text=text, answer=text,
+               reason=text, finish_reason="stop", info={"group": text})
+        for i, text in enumerate(HOSTILE)
+    ]  # fmt: skip
+    (folder / "samples").mkdir()
+    lines = [json.dumps(one.row()) + "\n" for one in rows]
+    (folder / "samples" / "static.jsonl").write_text("".join(lines), encoding="utf-8")
+    numbers = summarise(rows) | {"tokens_per_second": 1.0, "seconds": 1.0}
+    told = {"accuracy": 0.5, "source": HOSTILE[0], "low": 0.4, "high": 0.6, "verdict": "agrees"}
+    result = {"task": HOSTILE[1], "num_problems": 6, "samples_per_problem": 1, "seed": 0}
+    environment = {"packages": {"x": HOSTILE[0]}, "device": HOSTILE[2]}
+    settings = {"static": numbers | {"expected": told}}
+    return {**result, "settings": settings, "model": HOSTILE[0], "environment": environment} | fields
+
+
+def test_hostile_answers_run_nothing(tmp_path: Path) -> None:
+    """Catches text of a model, a file or a recipe that becomes an element, an attribute or a template."""
+    text = evaluation_page(tmp_path, written(tmp_path))
+    found = Page(text)
+    assert found.scripts == 1
+    assert found.handlers == []
+    assert "img" not in found.tags
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "default-src 'none'" in text
+    text.encode("utf-8")
+
+
+def test_right_wrong_and_error_can_be_told_apart(tmp_path: Path) -> None:
+    """Catches answers whose filter does not know them, and a page that does not say what it left out."""
+    text = evaluation_page(tmp_path, written(tmp_path))
+    assert text.count('data-verdict="right"') == text.count('data-verdict="wrong"') == 3
+    assert "6 shown" in text
+    assert "first 1500 answers" not in text
+
+
+def test_hostile_names_do_not_break_the_markdown(tmp_path: Path) -> None:
+    """Catches a cell that ends early, and HTML in Markdown."""
+    text = summary_markdown(written(tmp_path))
+    assert "<script" not in text
+    assert "<img" not in text
+    assert all(line.count("|") == text.splitlines()[5].count("|") for line in text.splitlines()[4:7])
+
+
+def test_other_folders_are_no_evaluations(tmp_path: Path) -> None:
+    """Catches a run's own summary taken for an evaluation's, and half a file."""
+    assert finished_evaluation(tmp_path) is None
+    for content in ("{}", '{"sft": {}, "rl": {}}', '{"environ'):
+        (tmp_path / "summary.json").write_text(content)
+        assert finished_evaluation(tmp_path) is None
