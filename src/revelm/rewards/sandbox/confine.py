@@ -95,7 +95,8 @@ def _change_root(folders: list[str]) -> None:
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = next(Path(path) for path in _ROOTS if Path(path).is_dir())
     shown = [path for path in (*_SHOWN, sys.base_prefix, *folders) if Path(path).exists()]
-    syscalls.mount("root", str(root), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=4m,mode=755")
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("root", str(root), kind="tmpfs", flags=flags, data="size=4m,mode=755")
     for path in shown:
         if not any(path != other and Path(path).is_relative_to(other) for other in shown if Path(other).is_dir()):
             _show(Path(path), root)
@@ -138,7 +139,8 @@ def separate(place: Place, limits: Limits) -> Path | None:
         return folder
     syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
     options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
-    syscalls.mount("tmp", "/tmp", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("tmp", "/tmp", kind="tmpfs", flags=flags, data=options)
     os.chdir("/tmp")
     return None
 

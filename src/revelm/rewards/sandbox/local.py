@@ -53,13 +53,13 @@ class LocalSandbox:
 
     def run(self, code: str, tests: CodeTests, limits: Limits) -> tuple[TestResult, ...]:
         """See `Executor`."""
-        seconds = limits.seconds if tests.seconds is None else tests.seconds
+        used = limits if tests.seconds is None else replace(limits, seconds=tests.seconds)
         source = f"{tests.prelude}\n{code}" if tests.prelude else code
         with self._lock, _Files() as files:
             program = files.new("code", source.encode("utf-8", "surrogatepass"))
             if tests.method == "stdio":
-                return self._scripts(program, tests, limits, seconds, files)
-            return self._tested(program, tests, limits, seconds, files)
+                return self._scripts(program, tests, used, files)
+            return self._tested(program, tests, used, files)
 
     @property
     def server_pid(self) -> int:
@@ -78,9 +78,7 @@ class LocalSandbox:
                 self._server.wait()
         self._channel = self._server = None
 
-    def _scripts(
-        self, program: int, tests: CodeTests, limits: Limits, seconds: float, files: "_Files"
-    ) -> tuple[TestResult, ...]:
+    def _scripts(self, program: int, tests: CodeTests, limits: Limits, files: "_Files") -> tuple[TestResult, ...]:
         results: list[TestResult] = []
         left = limits.total_seconds
         for given, expected in zip(tests.inputs, tests.outputs, strict=True):
@@ -89,20 +87,18 @@ class LocalSandbox:
                 continue
             streams = [files.new("stdin", given.encode("utf-8", "surrogatepass")), files.new("out"), files.new("err")]
             part = replace(limits, total_seconds=left)
-            answer = self._ask("script", seconds, part, [program, *streams])
-            results.append(_script_result(answer, expected, streams[1], streams[2], limits))
+            answer = self._ask("script", part, [program, *streams])
+            results.append(_script_result(answer, expected, streams[1:], limits))
             left -= float(answer.get("wall", 0.0))
             for stream in streams:
                 files.drop(stream)
         return tuple(results)
 
-    def _tested(
-        self, program: int, tests: CodeTests, limits: Limits, seconds: float, files: "_Files"
-    ) -> tuple[TestResult, ...]:
+    def _tested(self, program: int, tests: CodeTests, limits: Limits, files: "_Files") -> tuple[TestResult, ...]:
         spec = {**asdict(tests), "stops_early": limits.stops_early}
         held = files.new("tests", json.dumps(spec).encode())
         report = files.new("report")
-        answer = self._ask("tests", seconds, limits, [program, held, report])
+        answer = self._ask("tests", limits, [program, held, report])
         lines = _content(report).decode("utf-8", "replace").splitlines()
         results = [TestResult(*json.loads(line)) for line in lines][: tests.num_tests]
         is_whole = len(results) == tests.num_tests or (
@@ -115,10 +111,10 @@ class LocalSandbox:
         results += [TestResult("not run")] * (tests.num_tests - len(results))
         return tuple(results[: tests.num_tests])
 
-    def _ask(self, kind: str, seconds: float, limits: Limits, descriptors: Sequence[int]) -> dict[str, Any]:
+    def _ask(self, kind: str, limits: Limits, descriptors: Sequence[int]) -> dict[str, Any]:
         """The server's answer; a server that is gone is started again, once."""
         fresh = self._fresh_words() if self._start == "fresh" else []
-        request = json.dumps({"kind": kind, "seconds": seconds, "limits": asdict(limits), "fresh": fresh}).encode()
+        request = json.dumps({"kind": kind, "limits": asdict(limits), "fresh": fresh}).encode()
         for _ in range(2):
             if self._channel is None:
                 self._open()
@@ -158,7 +154,7 @@ class LocalSandbox:
         raise RuntimeError(f"no sandbox of isolation {self._wanted or 'namespaces or weak'} here: {refused}")
 
     def _fresh_words(self) -> list[str]:
-        python = getattr(sys, "_base_executable", sys.executable)
+        python = sys._base_executable  # type: ignore[attr-defined]  # in a virtual environment too
         return [os.path.realpath(python), "-I", "-S", "-c", _BOOT.format(path=self._paths["path"])]
 
 
@@ -203,8 +199,9 @@ class _Files:
         self._open.remove(descriptor)
 
 
-def _script_result(answer: dict[str, Any], expected: str, out: int, err: int, limits: Limits) -> TestResult:
-    """The verdict on one run of a script."""
+def _script_result(answer: dict[str, Any], expected: str, printed: Sequence[int], limits: Limits) -> TestResult:
+    """The verdict on one run of a script; ``printed``: what went to its standard output and error."""
+    out, err = printed
     seconds = float(answer.get("seconds", 0.0))
     outcome, detail = described(answer.get("status"), answer.get("verdict", ""))
     size = os.fstat(out).st_size

@@ -33,7 +33,7 @@ class Remote:
             raise _exception(message[1], message[2])
         return {str(name): self._read(text) for name, text in message[1].items()}
 
-    def request(self, verb: str, number: int, detail: Any = None, arguments: Any = ((), {})) -> Any:
+    def request(self, verb: str, number: int, *, detail: Any = None, arguments: Any = ((), {})) -> Any:
         """The value that the program answers with. Raises what it raised, or ClosedError."""
         positional, named = arguments
         self._say([verb, number, detail, write([list(positional), dict(named)], self._outside)])
@@ -92,17 +92,17 @@ class StandIn:
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """Call the object."""
-        return self._remote.request("call", self._number, None, (positional, named))
+        return self._remote.request("call", self._number, arguments=(positional, named))
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the object."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._remote.request("get", self._number, name)
+        return self._remote.request("get", self._number, detail=name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute of the object."""
-        self._remote.request("set", self._number, name, ((value,), {}))
+        self._remote.request("set", self._number, detail=name, arguments=((value,), {}))
 
     def __iter__(self) -> Iterator[Any]:
         """The values that the object yields."""
@@ -136,7 +136,7 @@ class StandIn:
 
     def __getitem__(self, key: Any) -> Any:
         """An item of the object."""
-        return self._remote.request("item", self._number, None, ((key,), {}))
+        return self._remote.request("item", self._number, arguments=((key,), {}))
 
     def __str__(self) -> str:
         """The object as text."""

@@ -133,7 +133,7 @@ def _supervise(request: Any, descriptors: tuple[int, ...], tell: int, place: Pla
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         limits = Limits(**request["limits"])
-        job = Job(request["kind"], request["seconds"], limits, tuple(request["fresh"]), descriptors)
+        job = Job(request["kind"], limits, tuple(request["fresh"]), descriptors)
         answer = Supervisor(job, place).run()
     except BaseException as error:  # noqa: BLE001 - the server goes on whatever happens to a job
         answer = {"verdict": f"error\n{type(error).__name__}: {error}"}

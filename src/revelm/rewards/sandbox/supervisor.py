@@ -25,14 +25,13 @@ _GOODBYE = 1.0  # and to end, once it has hung up
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run. ``seconds``: CPU time of one test. ``fresh``: words that start a new interpreter, or none.
+    """What is to be run. ``fresh``: words that start a new interpreter, or none.
 
     Descriptors: ``code``; for a script ``files``: its standard input, output and error; for tests ``tests`` and
     ``report``.
     """
 
     kind: str
-    seconds: float
     limits: Limits
     fresh: tuple[str, ...]
     descriptors: tuple[int, ...]
@@ -149,8 +148,8 @@ class Supervisor:
 
     def _renew(self, running: _Running) -> None:
         """Begin a test: its CPU time and its wall clock time."""
-        running.budget = process_seconds(running.pid) + self._job.seconds
-        wall = max(1.0, self._job.seconds) * self._job.limits.wall_factor
+        running.budget = process_seconds(running.pid) + self._job.limits.seconds
+        wall = max(1.0, self._job.limits.seconds) * self._job.limits.wall_factor
         running.deadline = time.monotonic() + min(wall, self._left())
 
     def _left(self) -> float:
@@ -178,7 +177,7 @@ class Supervisor:
             if memory > self._job.limits.memory_mb * 2**20:
                 return self._end(running, "memory\nall processes together")
         if seconds >= running.budget:
-            return self._end(running, f"timed out\n{self._job.seconds:g} s of CPU time")
+            return self._end(running, f"timed out\n{self._job.limits.seconds:g} s of CPU time")
         if now >= running.deadline:
             return self._end(running, "timed out\nby the wall clock")
         return False

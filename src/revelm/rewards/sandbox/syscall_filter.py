@@ -90,7 +90,7 @@ def install(program: bytes) -> None:
     header = ctypes.create_string_buffer(
         struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions)), struct.calcsize("HxxxxxxP")
     )
-    prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_void_p(ctypes.addressof(header)))
+    prctl(PR_SET_SECCOMP, _MODE_FILTER, pointer=ctypes.c_void_p(ctypes.addressof(header)))
 
 
 def this_machine() -> str:

@@ -27,7 +27,7 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
-def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str = "") -> None:
+def mount(source: str, target: str, *, kind: str | None = None, flags: int = 0, data: str = "") -> None:
     """mount(2). Raises OSError."""
     raw = [None if text is None else text.encode() for text in (source, target, kind)]
     _check(_libc.mount(*raw, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
@@ -51,7 +51,7 @@ def make_read_only(path: str) -> None:
     _check(result, f"mount_setattr {path}")
 
 
-def prctl(option: int, value: int = 0, pointer: "ctypes.c_void_p | int" = 0) -> None:
+def prctl(option: int, value: int = 0, *, pointer: "ctypes.c_void_p | int" = 0) -> None:
     """prctl(2). Raises OSError."""
     third = pointer if isinstance(pointer, ctypes.c_void_p) else ctypes.c_ulong(pointer)
     _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), third, 0, 0), f"prctl {option}")
