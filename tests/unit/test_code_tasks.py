@@ -171,6 +171,10 @@ def test_what_the_prompt_has_is_there_for_the_answer() -> None:
         ).value
         == 1.0
     )
+    body = "    for _ in range(25):\n        text = shift(text)\n    return text"
+    for text in (body, f"\n{body}\n"):
+        assert task.score(unshift, Completion(text, 1, 1, "stop")).value == 1.0
+    assert task.score(unshift, Completion("    I give up.", 1, 1, "stop")).reason == "no program"
     assert judged(task, unshift, "    for _ in range(25):\n        text = shift(text)\n    return text").value == 1.0
 
 
@@ -225,7 +229,7 @@ def test_versions_of_livecodebench(tmp_path: Path) -> None:
 
     def ids(**fields: Any) -> list[str]:
         task = registry.build("tasks", {"kind": "livecodebench", "data": folder, **fields})
-        return [p.id.removeprefix("livecodebench:") for p in task.problems("test")]
+        return [p.id.rpartition(":")[2] for p in task.problems("test")]
 
     assert ids() == ["a", "b", "c"]
     assert ids(version="release_v1") == ["a", "b"]

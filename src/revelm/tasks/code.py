@@ -23,13 +23,12 @@ class Code(CodeTask):
     """Programming problems from files.
 
     ``data``: the training file; ``test_data``: the test file, or else ``test_share`` of the questions in ``data``.
-    ``id_field``: a column that names the problems (default: their number). The other fields are those of `CodeTask`.
+    The other fields are those of `CodeTask`.
     """
 
     data: str | None = None
     test_data: str | None = None
     test_share: float = 0.2
-    id_field: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +58,8 @@ def code_problem(row: Row, name: str) -> Problem:
         info |= {"asked": text, "opening": f"```python\n{begun}"}
     else:
         info["asked"] = asked(text, begun)
+    if group := row.optional_text("difficulty"):
+        info["group"] = group
     prompt = row.get("prompt")
     if isinstance(prompt, list):
         info["chat"] = _chat(row, prompt)

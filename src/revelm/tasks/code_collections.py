@@ -26,8 +26,8 @@ class Apps(CodeTask):
     """10,000 problems, half of them for the test, with programs or functions to write.
 
     ``data``: a file in the format of APPS; None: the hub's training and test problems; "sample": a few that come with
-    the package. ``test_data``: the test file, or else ``test_share`` of the questions in ``data``. ``id_field``: the
-    column that names the problems. The other fields are those of `CodeTask`.
+    the package. ``test_data``: the test file, or else ``test_share`` of the questions in ``data``. The other fields are
+    those of `CodeTask`.
     """
 
     data: str | None = None
@@ -55,14 +55,12 @@ class PrimeIntellect(CodeTask):
     """Problems with programs or functions to write, for training.
 
     ``data``: a file; None: the hub's; "sample": a few that come with the package. ``test_data``: the test file, or else
-    ``test_share`` of the questions in ``data``. ``id_field``: a column that names the problems (default: their number).
-    The other fields are those of `CodeTask`.
+    ``test_share`` of the questions in ``data``. The other fields are those of `CodeTask`.
     """
 
     data: str | None = None
     test_data: str | None = None
     test_share: float = 0.2
-    id_field: str | None = None
 
     @property
     def name(self) -> str:

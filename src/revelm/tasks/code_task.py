@@ -37,14 +37,16 @@ class CodeTask(ABC):
 
     ``instruction``: what follows each problem; None: a sentence that asks for one code block, with a function or a
     program as the tests need it. ``is_partial``: the score is the share of tests that pass. ``limits``: what a program
-    may use. ``executor``: where programs run. ``max_bad_rows``: rows of a file that may be left out because they cannot
-    be used.
+    may use. ``executor``: where programs run. ``id_field``: the column that names the
+    problems; None: their number does. ``max_bad_rows``: rows of a file that may be left out because they cannot be
+    used.
     """
 
     instruction: str | None = None
     is_partial: bool = False
     limits: Limits = _USUAL
     executor: str | dict[str, Any] = "local"
+    id_field: str | None = None
     max_bad_rows: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +86,8 @@ class CodeTask(ABC):
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, or less; see the head of this file."""
-        program = code_answer(opening_of(self.prompt(problem)) + completion.text)
+        start = problem.info.get("start", "")
+        program = program_of(opening_of(self.prompt(problem)) + completion.text, start)
         if program is None:
             return Score(0.0, {"correct": 0.0, "passed": 0.0, "has_code": 0.0}, reason="no program")
         try:
@@ -92,7 +95,7 @@ class CodeTask(ABC):
         except ValueError as error:  # a boundary: tests that are only unpacked now
             breakdown = {"correct": 0.0, "passed": 0.0, "has_code": 1.0, "error": 1.0}
             return Score(0.0, breakdown, reason=f"error: {error}")
-        program, tests = fitted(program, tests, start=problem.info.get("start", ""))
+        program, tests = fitted(program, tests, start=start)
         executor = open_executor(self.executor)
         verdict = score_code(program, tests, limits=self.limits, executor=executor, is_partial=self.is_partial)
         return replace(verdict, breakdown={**verdict.breakdown, "has_code": 1.0})
@@ -108,6 +111,14 @@ class CodeTask(ABC):
             return f"{problem.reference.removeprefix(problem.info['start']).rstrip()}\n```"
         fence = max(["```", *(mark + "`" for mark in re.findall("`{3,}", problem.reference))], key=len)
         return f"{fence}python\n{problem.reference.strip(chr(10))}\n{fence}"
+
+
+def program_of(text: str, start: str) -> str | None:
+    """The program in an answer; indented lines without a fence, as base models go on with, count behind ``start``."""
+    program = code_answer(text)
+    lines = text.lstrip("\n")
+    is_rest = program is None and bool(start.strip()) and lines[:1] in (" ", "\t") and bool(lines.strip())
+    return code_answer(f"{start.rstrip()}\n{lines}") if is_rest else program
 
 
 def fitted(program: str, tests: CodeTests, *, start: str = "") -> tuple[str, CodeTests]:

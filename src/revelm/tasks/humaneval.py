@@ -35,6 +35,7 @@ class HumanEval(CodeTask):
     """
 
     data: str | None = None
+    id_field: str | None = "task_id"
 
     @property
     def name(self) -> str:
@@ -55,6 +56,7 @@ class HumanEvalPlus(CodeTask):
     """
 
     data: str | None = None
+    id_field: str | None = "task_id"
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ def _problems(task: CodeTask, split: str, source: str, seconds: float | None) ->
     if split == "train":
         return []
     read = partial(_problem, seconds=seconds)
-    return read_problems(source, task.name, read=read, id_field="task_id", max_bad_rows=task.max_bad_rows)
+    return read_problems(source, task.name, read=read, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
 
 
 def _problem(row: Row, name: str, *, seconds: float | None) -> Problem:

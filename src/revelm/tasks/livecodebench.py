@@ -48,6 +48,7 @@ class LiveCodeBench(CodeTask):
     since: str | None = None
     until: str | None = None
     data: str | None = None
+    id_field: str | None = "question_id"
 
     @property
     def name(self) -> str:
@@ -82,6 +83,7 @@ class LiveBenchCoding(CodeTask):
 
     instruction: str | None = ""
     data: str | None = None
+    id_field: str | None = "question_id"
 
     @property
     def name(self) -> str:
@@ -103,7 +105,7 @@ def version_files(version: Version) -> list[str]:
 
 
 def _read(task: CodeTask, source: str, read: Callable[[Row, str], Problem]) -> list[Problem]:
-    return read_problems(source, task.name, read=read, id_field="question_id", max_bad_rows=task.max_bad_rows)
+    return read_problems(source, task.name, read=read, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
 
 
 def _fetched(name: str) -> str:
@@ -124,14 +126,17 @@ def _problem(row: Row, name: str) -> Problem:
     text, begun = question(row), start(row)
     info = {"asked": asked(text, begun), "start": begun, "row": _kept(row), "is_stdio": tests.method == "stdio"}
     info["date"] = _date(row.get("contest_date"), f"{row.place}, field 'contest_date'")
-    # The same name whichever file of the hub the problem is in.
-    return Problem(f"livecodebench:{row.text('question_id')}", text, row.optional_text("solution"), info)
+    if group := row.optional_text("difficulty"):
+        info["group"] = group
+    return Problem(name, text, row.optional_text("solution"), info)
 
 
 def _livebench_problem(row: Row, name: str) -> Problem:
     begun = start(row)
     tests = code_tests(replace(row, fields={**row.fields, "private_test_cases": None}))
     info = {"asked": question(row), "start": begun, "row": _kept(row), "is_stdio": tests.method == "stdio"}
+    if group := row.optional_text("task"):
+        info["group"] = group
     solution = row.get("solution")
     return Problem(name, str(info["asked"]), solution if isinstance(solution, str) else "", info)
 

@@ -41,6 +41,7 @@ class Mbpp(CodeTask):
     """
 
     data: str | None = None
+    id_field: str | None = "task_id"
 
     @property
     def name(self) -> str:
@@ -67,6 +68,7 @@ class MbppPlus(CodeTask):
     """
 
     data: str | None = None
+    id_field: str | None = "task_id"
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ def numbered_problems(task: CodeTask, source: str) -> list[Problem]:
 
 
 def _read(task: CodeTask, source: str, read: Callable[[Row, str], Problem]) -> list[Problem]:
-    return read_problems(source, task.name, read=read, id_field="task_id", max_bad_rows=task.max_bad_rows)
+    return read_problems(source, task.name, read=read, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
 
 
 def _problem(row: Row, name: str) -> Problem:

@@ -1,0 +1,52 @@
+"""Reference programs of public data sets against their own tests, and the same programs made wrong."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.rewards_code import DATA, KNOWN, data_set, items_of, judged
+from revelm.rollout.workers import ScorePool
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no public data in {DATA}"),
+]
+# Of which problems the references run, and of which the mutants: every n-th.
+STEPS = {
+    "humaneval": (1, 1),
+    "humaneval_plus": (1, 20),
+    "mbpp": (1, 10),
+    "mbpp_sanitized": (1, 20),
+    "mbpp_plus": (4, 30),
+    "leetcode": (1, 5),
+    "apps": (1, 5),
+    "stdio": (1, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ScorePool]:
+    """One pool for all."""
+    with ScorePool() as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_references_pass(pool: ScorePool, name: str) -> None:
+    """Catches tests that no program can pass here: names they do not see, values that do not cross over, limits."""
+    task, references = data_set(name, DATA)
+    items = items_of(references[:: STEPS[name][0]], kinds=())
+    assert len(items) >= 3
+    scores = judged(pool, task, items)
+    failed = {item.name: score.reason for item, score in zip(items, scores, strict=True) if score.value < 1.0}
+    assert {name: why for name, why in failed.items() if not name.endswith(tuple(KNOWN))} == {}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_emptied_and_changed_references_fail(pool: ScorePool, name: str) -> None:
+    """Catches a verdict that is right whatever the program returns."""
+    task, references = data_set(name, DATA)
+    items = items_of(references[:: STEPS[name][1]], kinds=("empty", "value"))
+    wrong = [item for item in items if item.kind != "reference"]
+    passed = [(i.name, i.kind) for i, s in zip(wrong, judged(pool, task, wrong), strict=True) if s.value > 0.0]
+    assert passed == []
