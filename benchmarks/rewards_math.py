@@ -5,7 +5,7 @@ For each data set below DATA (default ``../shared/data``):
 self       each reference in a box against itself
 respelled  against itself written otherwise: other commands, a fraction expanded, ``0+(...)`` around a formula; what is
            only equal if it is read and evaluated, not compared as text
-solution   the worked solution of the file against the reference, where there is one
+solution   the worked solution of the file against the reference, where there is one (a box, ``####`` or "the answer is")
 others     3 references of other problems, by a seeded shuffle, against it: whatever is accepted is printed
 wrong      the reference changed: a number more, the other sign, other brackets, an element less, an order reversed
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from revelm.rewards.boxed import last_boxed
-from revelm.rewards.final_answer import final_answer
+from revelm.rewards.final_answer import STATED, final_answer
 from revelm.rewards.math_answer import compare
 from revelm.rewards.math_score import score_math
 
@@ -63,7 +63,8 @@ def load(data: Path) -> dict[str, list[Gold]]:
 
     return {
         "gsm8k": [
-            Gold(r["answer"].rpartition("####")[2].strip(), "") for r in rows("gsm8k", "train.jsonl", "test.jsonl")
+            Gold(r["answer"].rpartition("####")[2].strip(), r["answer"])
+            for r in rows("gsm8k", "train.jsonl", "test.jsonl")
         ],
         "math500": [Gold(r["answer"], r["solution"]) for r in rows("math500")],
         "math_train": [Gold(_final(r["solution"]), r["solution"]) for r in rows("math_train", "train.jsonl")],
@@ -130,7 +131,7 @@ def report(name: str, golds: list[Gold], *, limit: int) -> tuple[int, float]:
     own = [(r, f"\\boxed{{{r}}}") for r in references]
     told = [(g.reference, g.solution) for g in usable if g.solution]
     bad_own = [pair for pair in own if score_math(pair[1], pair[0]).value != 1.0]
-    bad_told = [(r, last_boxed(s) or "no box") for r, s in told if score_math(s, r).value != 1.0]
+    bad_told = [(r, last_boxed(s) or "no box") for r, s in told if score_math(s, r, sources=STATED).value != 1.0]
     other = [(r, o) for r in references for o in rng.sample(references, min(len(references), NUM_OTHERS + 1)) if o != r]
     kinds = {
         "respelled": [(r, respelled(r)) for r in references],
