@@ -5,7 +5,7 @@ For each data set below DATA (default ``../shared/data``):
 self       each reference in a box against itself
 respelled  against itself written otherwise: other commands, a fraction expanded, ``0+(...)`` around a formula; what is
            only equal if it is read and evaluated, not compared as text
-solution   the worked solution of the file against the reference, where there is one (a box, ``####`` or "the answer is")
+solution   the worked solution of the file against the reference, where there is one (a box or ``####``)
 others     3 references of other problems, by a seeded shuffle, against it: whatever is accepted is printed
 wrong      the reference changed: a number more, the other sign, other brackets, an element less, an order reversed
 
