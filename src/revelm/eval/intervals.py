@@ -4,9 +4,10 @@ A share (of right answers, ...) has the exact binomial interval (Clopper and Pea
 answers, as Korn and Graubard (1998) proposed it for surveys: the number of answers over deff, the design effect, which
 is the variance of the mean over clusters relative to that of independent answers, at least 1.
 
-The estimate of deff is worth little where hardly any problem has a right answer, or a wrong one. Let m be how many
-problems have one, the smaller of both numbers; then deff is moved towards its largest possible value, at which every
-problem counts as one answer, by the weight 1 / (1 + (m / 4)^2). At accuracies of 0 and 1 it is that value.
+The estimate of deff is worth little where hardly any problem has a right answer, or a wrong one. Let m be the
+effective number of problems that have one, (sum v)^2 / sum v^2 for shares v of such answers, the smaller of both; then
+deff is moved towards its largest possible value, at which every problem counts as one answer, by the weight
+1 / (1 + (m / 4)^2). At accuracies of 0 and 1 it is that value.
 ``python -m benchmarks.coverage`` shows how often these intervals hold the truth.
 """
 
@@ -87,11 +88,17 @@ def _share(sums: np.ndarray, counts: np.ndarray, size: float) -> dict[str, float
     independent = mean * (1 - mean) / size
     variance = (freedom + 1) / freedom * float(((sums - mean * counts) ** 2).sum()) / size**2
     estimated = min(largest, max(1.0, variance / independent)) if independent > 0 else largest
-    told = min(int((sums > 0).sum()), int((sums < counts).sum()))
+    told = min(_effective(sums / counts), _effective(1 - sums / counts))
     weight = 1 / (1 + (told / FEW) ** 2)
     effect = (1 - weight) * estimated + weight * largest
     low, high = binomial(mean, size / effect)
     return {"mean": mean, "low": low, "high": high}
+
+
+def _effective(shares: np.ndarray) -> float:
+    """How many equal shares say as much; 0 for none."""
+    squares = float((shares**2).sum())
+    return float(shares.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 def _root(function: Callable[[float], float], value: float, ends: tuple[float, float]) -> float:
