@@ -206,6 +206,17 @@ def test_files_of_inputs_alone_are_refused(tmp_path: Path, task: Callable[..., C
         task(data=write(tmp_path / "p.jsonl", row)).problems("test")
 
 
+def test_a_forgotten_assert_is_added(tmp_path: Path) -> None:
+    """Catches three problems of MBPP+ whose tests any program passes: they look at the result and assert nothing."""
+    test = "def assertion(out, exp):\n    if isinstance(out, bool):\n        exact_match = out == exp\n    else:\n"
+    test += "        exact_match = exp == (out is not None)\n\n\nfor inp, exp in [('a', True), ('b', False)]:\n"
+    row = {"task_id": 737, "prompt": "p", "code": "def f(t):\n    ...", "test_list": ["assert f('a')"]}
+    task = MbppPlus(data=write(tmp_path / "p.jsonl", {**row, "test": f"{test}    assertion(f(inp), exp)\n"}))
+    assert judged(task, first_of(task), "import re\ndef f(t):\n    return re.search('a', t)").value == 1.0
+    assert judged(task, first_of(task), "def f(t):\n    return t == 'a'").value == 1.0
+    assert judged(task, first_of(task), "def f(t):\n    return None").value == 0.0
+
+
 def lcb_row(name: str, day: str, **fields: Any) -> dict[str, Any]:
     """A problem of LiveCodeBench: double a number."""
     row = {"question_content": f"Double it, {name}.", "question_id": name, "contest_date": f"{day}T00:00:00"}

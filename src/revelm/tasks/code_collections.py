@@ -15,9 +15,10 @@ from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
+from revelm.tasks.hub_files import hub_file
 from revelm.tasks.task import check_split
 
-APPS_HUB = ("codeparrot/apps[train]", "codeparrot/apps[test]")
+APPS_HUB = "codeparrot/apps"
 PRIMEINTELLECT_HUB = "Gen-Verse/PrimeIntellect[train]"
 
 
@@ -42,7 +43,9 @@ class Apps(CodeTask):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
-        train, test = APPS_HUB if self.data is None else (self.data, self.test_data)
+        train, test = self.data, self.test_data
+        if train is None:
+            train, test = (hub_file(APPS_HUB, name) for name in ("train.jsonl", "test.jsonl"))
         return _problems(self, split, Files(train, test, self.test_share, "", self.id_field, self.max_bad_rows))
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:

@@ -84,7 +84,7 @@ def code_text(row: Row, field: str) -> str:
     return str(row.get(field))
 
 
-def entry_tests(row: Row, *, seconds: float | None = None) -> CodeTests:
+def entry_tests(row: Row) -> CodeTests:
     """HumanEval: ``check`` of the test code, called with the function that the prompt begins.
 
     What the prompt defines in front of that function (imports, helpers) is known to the answer and to the tests.
@@ -95,7 +95,7 @@ def entry_tests(row: Row, *, seconds: float | None = None) -> CodeTests:
     if not defines(setup, "check"):
         raise row.error("test", "defines no function check, which is to be called with the answer's function")
     statements = (f"check({name})",)
-    return CodeTests("function", statements=statements, setup=setup, names=(name,), prelude=before, seconds=seconds)
+    return CodeTests("function", statements=statements, setup=setup, names=(name,), prelude=before)
 
 
 def in_front_of(code: str, name: str = r"\w+") -> str:

@@ -11,10 +11,10 @@ solution: its test code passes arguments in the wrong order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from revelm.core.types import Problem
 from revelm.data.rows import Row
+from revelm.rewards.sandbox.limits import Limits
 from revelm.tasks.code_records import code_text, entry_tests
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import problem_source
@@ -23,7 +23,8 @@ from revelm.tasks.task import check_split
 
 HUMANEVAL_HUB = "openai/openai_humaneval[test]"
 HUMANEVAL_PLUS_HUB = "evalplus/humanevalplus[test]"
-PLUS_SECONDS = 60.0  # of CPU for all inputs of a problem, which are one test; the slowest reference takes a third
+# All inputs of a problem are one test; the slowest reference takes a third of this time, the largest half the memory.
+PLUS_LIMITS = Limits(seconds=60.0, memory_mb=4096)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class HumanEval(CodeTask):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "test"; "train" is empty."""
-        return _problems(self, split, problem_source(self.data, hub=HUMANEVAL_HUB, task=self.name), None)
+        return _problems(self, split, problem_source(self.data, hub=HUMANEVAL_HUB, task=self.name))
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class HumanEvalPlus(CodeTask):
     with the package. The other fields are those of `CodeTask`.
     """
 
+    limits: Limits = PLUS_LIMITS
     data: str | None = None
     id_field: str | None = "task_id"
 
@@ -65,23 +67,21 @@ class HumanEvalPlus(CodeTask):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "test"; "train" is empty."""
-        source = problem_source(self.data, hub=HUMANEVAL_PLUS_HUB, task=self.name)
-        return _problems(self, split, source, PLUS_SECONDS)
+        return _problems(self, split, problem_source(self.data, hub=HUMANEVAL_PLUS_HUB, task=self.name))
 
 
-def _problems(task: CodeTask, split: str, source: str, seconds: float | None) -> Sequence[Problem]:
+def _problems(task: CodeTask, split: str, source: str) -> Sequence[Problem]:
     check_split(split)
     if split == "train":
         return []
-    read = partial(_problem, seconds=seconds)
-    return read_problems(source, task.name, read=read, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
+    return read_problems(source, task.name, read=_problem, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
 
 
-def _problem(row: Row, name: str, *, seconds: float | None) -> Problem:
+def _problem(row: Row, name: str) -> Problem:
     """A problem whose prompt is the beginning of its solution."""
     refuse_inputs(row, "HumanEvalPlus-OriginFmt.jsonl.gz")
     start = code_text(row, "prompt")
-    tests = entry_tests(row, seconds=seconds)
+    tests = entry_tests(row)
     row.text("canonical_solution")
     asked = f"Complete this Python function:\n```python\n{start.strip()}\n```"
     info = {"asked": asked, "start": start, "tests": tests, "is_stdio": False}

@@ -26,6 +26,7 @@ from revelm.tasks.code_records import code_tests, question, start
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import SAMPLE, problem_source
 from revelm.tasks.file_splits import read_problems
+from revelm.tasks.hub_files import hub_file
 from revelm.tasks.task import check_split
 
 HUB = "livecodebench/code_generation_lite"
@@ -70,7 +71,7 @@ class LiveCodeBench(CodeTask):
         names = version_files(self.version)
         if self.data is not None:
             return [str(Path(self.data) / name) for name in names]
-        return [_fetched(name) for name in names]
+        return [hub_file(HUB, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,6 @@ def version_files(version: Version) -> list[str]:
 
 def _read(task: CodeTask, source: str, read: Callable[[Row, str], Problem]) -> list[Problem]:
     return read_problems(source, task.name, read=read, id_field=task.id_field, max_bad_rows=task.max_bad_rows)
-
-
-def _fetched(name: str) -> str:
-    """The path of one of the hub's files, fetched once. Raises ValueError where it cannot be had."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return str(hf_hub_download(HUB, name, repo_type="dataset"))
-    except Exception as error:  # a boundary: the network
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        remedy = "connect to the hub, or give task.data=FOLDER, a copy of its files"
-        raise ValueError(f"task.data=None: {name} of {HUB} could not be fetched ({said}); {remedy}") from error
 
 
 def _problem(row: Row, name: str) -> Problem:

@@ -7,7 +7,8 @@ and 511 to 600, for prompts and validation, are in neither). That holds for the 
 sanitised ones alike.
 
 ``mbpp_plus`` is EvalPlus's ``MbppPlus-OriginFmt.jsonl``, 378 test problems, of which the chat shows one assert.
-``MbppPlus.jsonl`` has inputs without results, and is refused.
+``MbppPlus.jsonl`` has inputs without results, and is refused. The tests of 737, 787 and 794 work out whether a result
+is right and forget to assert it, so that any program would pass; the assert is added.
 """
 
 import re
@@ -17,18 +18,20 @@ from dataclasses import dataclass
 from revelm.core.types import Demonstration, Problem
 from revelm.data.rows import Row
 from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.sandbox.limits import Limits
 from revelm.tasks.code_records import assert_tests, code_text, question
 from revelm.tasks.code_task import CodeTask
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
-from revelm.tasks.humaneval import PLUS_SECONDS, refuse_inputs
+from revelm.tasks.humaneval import PLUS_LIMITS, refuse_inputs
 from revelm.tasks.task import check_split
 
 MBPP_HUB = "google-research-datasets/mbpp:full"
 MBPP_PLUS_HUB = "evalplus/mbppplus[test]"
 _NUMBERS = {"train": range(601, 975), "test": range(11, 511)}
 _DEFINED, _WORD = re.compile(r"^(?:def|class)[ \t]+(\w+)", re.MULTILINE), re.compile(r"\w+")
+_FORGOTTEN = re.compile(r"^ +exact_match = exp == \(out is not None\)\n(?!\s*assert)", re.MULTILINE)
 _SHOWN = "Your code should pass these tests:"
 
 
@@ -67,6 +70,7 @@ class MbppPlus(CodeTask):
     the package. The other fields are those of `CodeTask`.
     """
 
+    limits: Limits = PLUS_LIMITS
     data: str | None = None
     id_field: str | None = "task_id"
 
@@ -106,9 +110,9 @@ def _problem(row: Row, name: str) -> Problem:
 def _plus_problem(row: Row, name: str) -> Problem:
     refuse_inputs(row, "MbppPlus-OriginFmt.jsonl.gz")
     code = code_text(row, "code")
-    test = code_text(row, "test")
+    test = _FORGOTTEN.sub(r"\g<0>    assert exact_match\n", code_text(row, "test"))
     names = tuple(sorted(set(_DEFINED.findall(code)) & set(_WORD.findall(test)) - set(_DEFINED.findall(test))))
-    tests = CodeTests("function", statements=(test,), names=names, seconds=PLUS_SECONDS)
+    tests = CodeTests("function", statements=(test,), names=names)
     shown = row.texts("test_list")[:1]
     asked = _asked(question(row), shown)
     return Problem(name, asked, code, {"asked": asked, "tests": tests, "is_stdio": False})
