@@ -143,7 +143,10 @@ def test_a_stopped_curriculum_goes_on_where_it_was(tmp_path: Path) -> None:
             r"stages\.longer: trackers: tensorboard is given twice",
         ),
         (["stages.longer.eval_every=1", "stages.longer.eval.max_new_tokens=999"], r"stages\.longer: eval"),
-        (["stages.more={kind: sft, data: {path: nowhere.jsonl}}"], r"stages\.more: data\.path='nowhere\.jsonl': cannot be read"),
+        (
+            ["stages.more={kind: sft, data: {path: nowhere.jsonl}}"],
+            r"stages\.more: data\.path='nowhere\.jsonl': cannot be read",
+        ),
         (
             ["stages.more={kind: sft, data: {path: recipe.yaml}}"],
             r"stages\.more: .*recipe\.yaml': expected a file name that ends in",

@@ -69,8 +69,8 @@ class Completion:
 class Score:
     """A verdict. ``breakdown`` always has "correct" in {0.0, 1.0}; ``scope`` says what ``value`` is about.
 
-    ``reason``: why, in one short line for people. A verdict that could not be reached (a judge that hung, a sandbox that
-    broke) has value 0.0, ``breakdown["error"] = 1.0`` and a reason that begins with "error".
+    ``reason``: why, in one short line for people. A verdict that could not be reached (a judge that hung, a sandbox
+    that broke) has value 0.0, ``breakdown["error"] = 1.0`` and a reason that begins with "error".
     """
 
     value: float
