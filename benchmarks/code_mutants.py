@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from revelm.rewards.code_tests import CodeTests
+from revelm.tasks.code_statements import parsed
 
 KINDS = ("empty", "value", "off by one")
 _WRONG = """
@@ -71,7 +72,7 @@ def tested_names(program: str, tests: CodeTests) -> list[str]:
     text = "\n".join((*tests.statements, tests.setup)) if tests.method == "function" else ""
     roots = {name.partition(".")[0] for name in tests.names or ()}
     found = []
-    for node in ast.parse(program).body:
+    for node in parsed(program).body:
         if isinstance(node, ast.FunctionDef) and node.name in roots:
             found.append(node.name)
         if isinstance(node, ast.ClassDef) and node.name == "Solution":
@@ -81,14 +82,14 @@ def tested_names(program: str, tests: CodeTests) -> list[str]:
 
 
 def _emptied(program: str, names: list[str]) -> str:
-    tree = ast.parse(program)
+    tree = parsed(program)
     for node in _functions(tree, names):
         node.body = [ast.Pass()]
     return ast.unparse(tree)
 
 
 def _off_by_one(program: str, names: list[str]) -> str | None:
-    tree = ast.parse(program)
+    tree = parsed(program)
     places = _functions(tree, names) if names else [tree]
     for place in places:
         for node in (inner for part in place.body for inner in ast.walk(part)):

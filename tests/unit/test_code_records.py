@@ -207,6 +207,12 @@ def test_references_say_what_the_tests_need() -> None:
     assert tests.statements == ("root = Node(1)\nassert depth(root) == 1",)
 
 
+def test_doubtful_escapes_are_no_error() -> None:
+    """Catches a row of MBPP that is refused, or warned about, for a pattern that is written without an r."""
+    escaped = row(test_list=["assert f('\\d') == 1"], code="def f(x):\n    return len('\\w') - 1\n")
+    assert code_tests(escaped).names == ("f",)
+
+
 def test_code_of_tests_is_cut_behind_each_test() -> None:
     """Catches a share of tests that can only be all or nothing, and a helper that ends up behind its use."""
     code = "import math\nx = 1\nassert f(x) == 1\n\ndef g(y): return y\ng(2)\nfor i in [1]:\n    assert f(i)\nz = 0\n"

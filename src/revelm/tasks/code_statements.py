@@ -9,6 +9,7 @@ program defines it (its reference does, or the beginning that the prompt gives).
 import ast
 import builtins
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 from revelm.rewards.code_tests import CodeTests
@@ -68,7 +69,9 @@ def single_tests(code: str) -> tuple[str, ...]:
 def parsed(code: str) -> ast.Module:
     """The syntax tree. Raises ValueError, in a line, for what is not Python."""
     try:
-        return ast.parse(code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of doubtful escapes in strings
+            return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a boundary: code of others
         raise ValueError(f"not Python ({error})") from error
 
