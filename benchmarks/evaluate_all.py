@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from revelm.core.atomic import write_json_atomic
@@ -49,6 +49,7 @@ SETTINGS = {
     "dynamic": {"temperature": 1, "rule": {"kind": "dynamic", "threshold": 0.9}},
 }
 TIMES = ("seconds", "tokens_per_second", "environment")
+PROBLEMS, SAVE_EVERY = 5, 2
 POSITIONS = 16384  # long programs are prompts of thousands of tokens for a vocabulary of 300
 
 
@@ -77,17 +78,21 @@ def command(recipe: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "revelm", "eval", str(recipe), "--out", str(out), "--resume", "--format", "md"]
 
 
-def killed(recipe: Path, out: Path, kills: int, seconds: float, rng: random.Random) -> int:
-    """Start the evaluation again and again, each time killed after a while; then let it end. How often it was."""
+def killed(recipe: Path, out: Path, kills: int, rng: random.Random) -> int:
+    """Start the evaluation again and again, each time killed a moment after so many parts are there; then let it end.
+
+    How often it was killed.
+    """
+    total = sum(-(-PROBLEMS // SAVE_EVERY) for _ in names("tasks") for _ in SETTINGS)
     done = 0
-    for _ in range(kills):
+    for threshold in sorted(rng.sample(range(1, int(0.9 * total)), kills)):
         process = subprocess.Popen(command(recipe, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.3, 0.9) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            done += 1
+        while process.poll() is None and len(list(out.glob("*/parts/*/*.json"))) < threshold:
+            sleep(0.02)
+        sleep(rng.uniform(0.0, 0.5))
+        done += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     subprocess.run(command(recipe, out), check=True, stdout=subprocess.DEVNULL)
     return done
 
@@ -120,19 +125,18 @@ def main() -> None:
     """Print the numbers of the uninterrupted evaluation, and whether the other one is the same."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/evaluate-all", help="a fresh folder")
-    parser.add_argument("--problems", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60, help="of training")
-    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=300, help="of training (default: 300)")
+    parser.add_argument("--kills", type=int, default=6)
     words = parser.parse_args()
     folder = Path(words.out)
     os.environ["OMP_NUM_THREADS"] = "1"
     recipe = {
         "model": str(trained(folder, words.steps)),
-        "num_problems": words.problems,
+        "num_problems": PROBLEMS,
         "samples_per_problem": 2,
-        "max_new_tokens": 24,
+        "max_new_tokens": 40,
         "num_slots": 16,
-        "save_every": 2,
+        "save_every": SAVE_EVERY,
         "settings": SETTINGS,
         "tasks": {name: entry(name) for name in names("tasks")},
     }
@@ -140,7 +144,7 @@ def main() -> None:
     began = monotonic()
     subprocess.run(command(folder / "eval.yaml", folder / "whole"), check=True)
     seconds = monotonic() - began
-    count = killed(folder / "eval.yaml", folder / "stopped", words.kills, seconds, random.Random(0))
+    count = killed(folder / "eval.yaml", folder / "stopped", words.kills, random.Random(0))
     found = differences(folder / "whole", folder / "stopped")
     print(f"\n{len(recipe['tasks'])} tasks in {seconds:.0f} s; killed {count} times and gone on with: ", end="")
     print(f"differs in {', '.join(found)}" if found else "the same numbers, samples and trajectories")

@@ -69,7 +69,7 @@ def test_kills_at_random_moments_change_nothing(folder: Path, tmp_path: Path) ->
     another number of processes than the beginning."""
     rng = random.Random(0)
     words = ["eval", folder / "eval.yaml", "--out", tmp_path / "out", "--resume"]
-    for attempt in range(8):
+    for attempt in range(5):
         moment = Moment("trajectories", rng.randint(1, 2), rng.randint(1, 4000))
         code, said = Run(*words, said=tmp_path / f"{attempt}.txt", moment=moment).finish()
         if code == 0:
@@ -82,5 +82,5 @@ def test_kills_at_random_moments_change_nothing(folder: Path, tmp_path: Path) ->
 
 def test_intervals_hold_the_truth() -> None:
     """Catches intervals of accuracies and of pass@k that cover less than 93 % where problems differ in difficulty."""
-    short = [row for row in measured(rounds=400) if row.worst < 0.915]  # 0.93 less two standard errors
+    short = [row for row in measured(rounds=200) if row.worst < 0.895]  # 0.93 less two standard errors
     assert short == []
