@@ -20,6 +20,7 @@ HARMFUL = (
     "leaves shared memory behind",
     "makes links out of its folder",
     "lets a child answer later",
+    "plants a module for those that come after",
 )
 
 
@@ -252,6 +253,33 @@ FUNCTIONS = _programs(
     import atexit, os
     atexit.register(lambda: os._exit(0))
     def f(x): return 9
+    ### goes on in a child, beyond its limits
+    import os, time
+    if os.fork(): os._exit(0)
+    def f(x):
+        start = time.thread_time()
+        while time.thread_time() < start + 0.8: pass
+        return x * x
+    ### writes verdicts into the report of the tests
+    import glob, os
+    for name in glob.glob('/proc/[0-9]*/fd/*'):
+        try:
+            if 'memfd:report' in os.readlink(name):
+                os.write(os.open(name, os.O_RDWR), b'["passed", ""]\\n' * 3)
+        except OSError: pass
+    def f(x): return 0
+    ### takes their limits away from the tests
+    import os, resource
+    for pid in (1, 2, os.getppid()):
+        for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_CPU):
+            try: resource.prlimit(pid, kind, (0, 0))
+            except (OSError, ValueError): pass
+    def f(x): return 0
+    ### claims to be an exception of the tests
+    class AssertionError(Exception): pass
+    class Wrong(Exception): pass
+    Wrong.__name__ = 'Stop' + 'Iteration'
+    def f(x): raise Wrong
     ### spins in a thread that is left behind
     import threading
     def spin():
@@ -323,6 +351,45 @@ SCRIPTS = _programs(
         if os.fork() == 0:
             while True: pass
     os.wait()
+    ### spins in children that come and go
+    import os, time
+    for _ in range(20):
+        if os.fork() == 0:
+            start = time.thread_time()
+            while time.thread_time() < start + 0.05: pass
+            os._exit(0)
+        os.wait()
+    print(int(input()) ** 2)
+    ### keeps memory that no process has
+    import ctypes, os
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype = ctypes.c_void_p
+    for _ in range(40):
+        number = libc.shmget(0, 8 * 2**20, 0o1666)
+        if number < 0: break
+        ctypes.memset(libc.shmat(number, None, 0), 1, 8 * 2**20)
+    else: print(int(input()) ** 2)
+    ### keeps memory in files without names
+    import os
+    for _ in range(40): os.write(os.memfd_create('x'), bytes(7 * 2**20))
+    print(int(input()) ** 2)
+    ### shares memory with its children
+    import mmap, os, time
+    for _ in range(5):
+        if os.fork() == 0:
+            room = mmap.mmap(-1, 90 * 2**20)
+            for _ in range(90): room.write(bytes(2**20))
+            time.sleep(1)
+            os._exit(0)
+    time.sleep(0.8)
+    print(int(input()) ** 2)
+    ### plants a module for those that come after
+    import os, sys
+    for folder in ('/', *sys.path):
+        try:
+            open(os.path.join(folder, 'revelm_was_here.py'), 'w').close()
+            print(int(input()) ** 2)
+        except OSError: pass
     ### forks for ever
     import os
     while True:

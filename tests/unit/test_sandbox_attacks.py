@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,33 @@ def test_the_tests_themselves_can_be_passed(sandbox: LocalSandbox) -> None:
         tests = CodeTests("function", statements=statements, names=("f",))
         assert score_code(SOLUTION, tests, limits=LIMITS, executor=sandbox).value == 1.0
     assert score_code("print(int(input()) ** 2)", SCRIPT, limits=LIMITS, executor=sandbox).value == 1.0
+
+
+def test_a_program_cannot_die_as_an_exception(sandbox: LocalSandbox) -> None:
+    """Catches tests of exceptions that are passed by leaving, and a test that pays for the death in the one before."""
+    code = "import os\ndef f(x):\n    if x < 0: os._exit(0)\n    return x\n"
+    statement = "try:\n    f(-1)\nexcept Exception:\n    pass\nelse:\n    assert False"
+    tests = CodeTests("function", statements=(statement, "assert f(3) == 3"), names=("f",))
+    results = sandbox.run(code, tests, replace(LIMITS, stops_early=False))
+    assert [result.outcome for result in results] == ["exit", "passed"]
+
+
+def test_a_program_cannot_break_its_tests(sandbox: LocalSandbox) -> None:
+    """Catches wrong answers that count as errors of the sandbox, which training leaves out: exceptions of the tests
+    that hold an object of the program, whose text cannot be had."""
+    code = "import os\nclass A:\n    def __repr__(self): os._exit(0)\ndef f(x): return A()\n"
+    tests = CodeTests("function", statements=("assert {9: True}[f(3)]",), names=("f",))
+    assert "error" not in score_code(code, tests, limits=LIMITS, executor=sandbox).breakdown
+
+
+def test_a_fork_has_a_sandbox_of_its_own(sandbox: LocalSandbox) -> None:
+    """Catches answers of one server that get to the wrong one of two processes."""
+    pid = os.fork()
+    if pid == 0:
+        result = sandbox.run("print(2)", CodeTests("stdio", inputs=("",), outputs=("2",)), LIMITS)
+        is_own = result[0].outcome == "passed"
+        sandbox.close()
+        os._exit(0 if is_own else 1)
+    for _ in range(5):
+        assert score_code("print(1)", CodeTests("stdio", inputs=("",), outputs=("1",)), executor=sandbox).value == 1.0
+    assert os.waitpid(pid, 0)[1] == 0

@@ -1,9 +1,12 @@
 """How a program is judged: what is run, what must come out, and what came out."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from revelm.rewards.sandbox.limits import Limits
+
+_FUTURE = re.compile(r"^from __future__ import [\w, ]+", re.MULTILINE)
 
 Outcome = Literal["passed", "wrong", "exception", "exit", "timed out", "memory", "output", "killed", "not run", "error"]
 
@@ -52,6 +55,13 @@ class CodeTests:
     def num_tests(self) -> int:
         """How many tests there are."""
         return len({"stdio": self.inputs, "call": self.arguments}.get(self.method, self.statements))
+
+    def source(self, code: str) -> str:
+        """The whole program: ``prelude`` and ``code``, what ``code`` has from ``__future__`` in front of all."""
+        if not self.prelude:
+            return code
+        first = "".join(f"{line}\n" for line in _FUTURE.findall(code))
+        return f"{first}{self.prelude}\n{_FUTURE.sub('', code)}"
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def leave(folders: list[str], isolation: Isolation) -> Place:
         if uses_userns and is_root:
             uids = None
         _change_root(folders)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # jobs hold descriptors of tests: /proc shows them to the same user
     return Place(isolation, uids, uses_userns, proc, base, program)
 
 
@@ -103,10 +104,12 @@ def _change_root(folders: list[str]) -> None:
     for name in _DEVICES:
         _show(Path("/dev") / name, root, is_device=True)
     (root / "tmp").mkdir()
+    (root / "dev" / "shm").symlink_to("/tmp")
     os.chdir(root)
     syscalls.mount(".", "/", flags=syscalls.MS_MOVE)
     os.chroot(".")
     os.chdir("/")
+    syscalls.make_read_only("/", is_deep=False)  # it is shared by all jobs, and its owner may be who programs run as
 
 
 def _show(path: Path, root: Path, *, is_device: bool = False) -> None:

@@ -24,6 +24,7 @@ from revelm.rewards.code_tests import CodeTests, TestResult
 from revelm.rewards.sandbox.confine import Isolation
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import described
+from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 from revelm.rewards.stdout_match import is_same_output
 
 _LOG = logging.getLogger(__name__)
@@ -47,14 +48,17 @@ class LocalSandbox:
         self._start = start
         self._paths = _visible()
         self._lock = Lock()
+        self._owner = os.getpid()
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self.isolation: Isolation = self._open()
 
     def run(self, code: str, tests: CodeTests, limits: Limits) -> tuple[TestResult, ...]:
         """See `Executor`."""
+        if self._owner != os.getpid():
+            self._disown()
         used = limits if tests.seconds is None else replace(limits, seconds=tests.seconds)
-        source = f"{tests.prelude}\n{code}" if tests.prelude else code
+        source = tests.source(code)
         with self._lock, _Files() as files:
             program = files.new("code", source.encode("utf-8", "surrogatepass"))
             if tests.method == "stdio":
@@ -76,6 +80,14 @@ class LocalSandbox:
             except subprocess.TimeoutExpired:
                 self._server.kill()
                 self._server.wait()
+        self._channel = self._server = None
+
+    def _disown(self) -> None:
+        """In a fork of the process that has started the server, whose answers are for that process alone."""
+        self._owner, self._lock = os.getpid(), Lock()
+        if self._channel is not None and self._server is not None:
+            self._channel.close()
+            self._server.poll()
         self._channel = self._server = None
 
     def _scripts(self, program: int, tests: CodeTests, limits: Limits, files: "_Files") -> tuple[TestResult, ...]:
@@ -141,6 +153,8 @@ class LocalSandbox:
             words = json.loads(told) if told else {"refused": "the server did not start"}
             if "refused" not in words:
                 self._channel = ours
+                if isolation == "weak" and os.geteuid() != 0:
+                    prctl(PR_SET_DUMPABLE)  # programs run as the same user, who could look for the tests here
                 if isolation == "weak" and self._wanted is None:
                     _LOG.warning(
                         "the kernel refuses namespaces (%s): programs run in the weaker mode, under limits and a "
@@ -155,7 +169,7 @@ class LocalSandbox:
 
     def _fresh_words(self) -> list[str]:
         python = sys._base_executable  # type: ignore[attr-defined]  # in a virtual environment too
-        return [os.path.realpath(python), "-I", "-S", "-c", _BOOT.format(path=self._paths["path"])]
+        return [os.path.realpath(python), "-s", "-P", "-S", "-c", _BOOT.format(path=self._paths["path"])]
 
 
 def local_executor() -> LocalSandbox:
@@ -254,7 +268,13 @@ def _start_server(
     # One thread each: threads of a linear algebra library would be lost in every fork, and count as processes.
     environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", f"{boot}main({theirs.fileno()}, {options!r})"],
+        [
+            sys.executable,
+            "-s",
+            "-P",
+            "-c",  # not -I: under that, hashes would be seeded by chance
+            f"{boot}main({theirs.fileno()}, {options!r})",
+        ],
         pass_fds=[theirs.fileno()],
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -9,10 +9,11 @@ import base64
 import datetime
 import json
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 Handle = list[Any]
@@ -28,6 +29,18 @@ _MAPPING_TYPES = ((Counter, "C"), (OrderedDict, "o"), (defaultdict, "e"), (dict,
 _KINDS: tuple[type, ...] = (int, float, str, bool, bytes, list, tuple, set, dict, frozenset, complex, type(None))
 _TYPES = {kind.__name__: kind for kind in _KINDS}
 _NUMPY_KINDS = "biufcSUmM"
+_SCALARS = {int, float, str, bool, type(None)}
+# What a class defines to be more than the collection it derives from, beside all that has no underscores in front.
+_PROTOCOL = {
+    "__getitem__",
+    "__setitem__",
+    "__missing__",
+    "__contains__",
+    "__iter__",
+    "__len__",
+    "__call__",
+    "__getattr__",
+}
 
 
 def write(value: Any, outside: Callable[[Any], Handle]) -> str:
@@ -51,13 +64,41 @@ def _out(value: Any, outside: Callable[[Any], Handle]) -> Any:
         return float.__float__(value)
     if isinstance(value, str):
         return str.__str__(value)
+    return _collection_out(value, kind, outside) or _rare_out(value, kind) or outside(value)
+
+
+def _collection_out(value: Any, kind: type, outside: Callable[[Any], Handle]) -> list[Any] | None:
+    fields = vars(kind).get("_fields")
+    if isinstance(value, tuple) and isinstance(fields, tuple) and len(fields) == tuple.__len__(value):
+        return ["m", kind.__name__, list(fields), [_out(item, outside) for item in tuple.__iter__(value)]]
     for tag, collection in _COLLECTIONS.items():
         if isinstance(value, collection):
-            return [tag, [_out(item, outside) for item in collection.__iter__(value)]]
+            if _is_more(kind, collection):
+                return None
+            items = list(collection.__iter__(value))
+            return [tag, items if _are_scalars(items) else [_out(item, outside) for item in items]]
     for mapping, tag in _MAPPING_TYPES:
         if isinstance(value, mapping):
+            if _is_more(kind, mapping):
+                return None
             return [tag, [[_out(k, outside), _out(v, outside)] for k, v in dict.items(value)]]
-    return _rare_out(value, kind) or outside(value)
+    return None
+
+
+def _is_more(kind: type, collection: type) -> bool:
+    """Whether a class derived from ``collection`` has methods of its own: a stack that is a list, say."""
+    if kind is collection:
+        return False
+    own = kind.__mro__[: kind.__mro__.index(collection)]
+    return any(name in _PROTOCOL or not name.startswith("_") for one in own for name in vars(one))
+
+
+def _are_scalars(items: list[Any]) -> bool:
+    """Whether all are numbers and texts that JSON holds as they are: much the fastest to tell of them all at once."""
+    kinds = set(map(type, items))
+    if int in kinds:
+        return len(kinds) == 1 and min(items) > -_EXACT and max(items) < _EXACT
+    return kinds <= _SCALARS
 
 
 def _rare_out(value: Any, kind: type) -> list[Any] | None:
@@ -97,12 +138,20 @@ def _in(value: Any, inside: Callable[[Handle], Any]) -> Any:
         raise ValueError("not a plain value")
     tag = value[0]
     if tag in _COLLECTIONS:
-        return _COLLECTIONS[tag]([_in(item, inside) for item in value[1]])
+        is_simple = isinstance(value[1], list) and set(map(type, value[1])) <= _SCALARS
+        return _COLLECTIONS[tag](value[1] if is_simple else [_in(item, inside) for item in value[1]])
     if tag in _MAPPINGS:
         return _MAPPINGS[tag]([(_in(k, inside), _in(v, inside)) for k, v in value[1]])
-    if tag in ("h", "k"):
+    if tag == "m":
+        return _named(value[1], tuple(value[2]))(*(_in(item, inside) for item in value[3]))
+    if tag in ("h", "k", "j", "x"):
         return inside(value)
     return _RARE[tag](*value[1:])
+
+
+@lru_cache(maxsize=256)
+def _named(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
 
 
 def _numpy_in(dtype: str, shape: list[int], data: str) -> Any:

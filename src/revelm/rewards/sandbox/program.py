@@ -79,7 +79,11 @@ def _leave(status: int) -> int:
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):  # they are flushed where they vanish
+            for stream in [one for one in gc.get_objects() if type(one) is kind and not one.closed and one.writable()]:
+                stream.flush()
     except BaseException:  # noqa: BLE001 - as above
         _show_error()
         return status or 1
@@ -100,6 +104,7 @@ def _service(source: str, channel: socket.socket) -> int:
 def _execute(source: str, name: str) -> ModuleType:
     module = ModuleType(name)
     module.__dict__["__builtins__"] = __builtins__
+    module.__file__ = "main.py"
     sys.modules[name] = module
     sys.argv = ["main.py"]
     exec(compile(source, "main.py", "exec"), module.__dict__)

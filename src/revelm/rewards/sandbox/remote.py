@@ -7,15 +7,22 @@ expected value to the program, or leave the verdict to it. Two stand-ins are equ
 import builtins
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from revelm.rewards.sandbox.channel import ClosedError, receive, send
 from revelm.rewards.sandbox.plain import Handle, read, write
 
+_ENDS = ("StopIteration", "StopAsyncIteration")  # exceptions that would end loops of the tests
+
 
 class ProgramError(Exception):
     """The program raised what is no builtin exception, or left."""
+
+
+class UnpassableError(Exception):
+    """The tests pass to the program what cannot be passed."""
 
 
 class Remote:
@@ -25,12 +32,14 @@ class Remote:
         """``channel``: to the program."""
         self._channel = channel
         self._callbacks: list[Callable[..., Any]] = []
+        self._errors: dict[tuple[type, str], type] = {}
+        self.is_lost = False
 
     def defined(self) -> dict[str, Any]:
         """What the program has defined, by name. Raises what the program raised, or ClosedError."""
         message = self._hear()
         if message[0] == "raise":
-            raise _exception(message[1], message[2])
+            raise self._exception(*message[1:])
         return {str(name): self._read(text) for name, text in message[1].items()}
 
     def request(self, verb: str, number: int, *, detail: Any = None, arguments: Any = ((), {})) -> Any:
@@ -41,31 +50,72 @@ class Remote:
             message = self._hear()
             if message[0] != "call":
                 break
-            result = self._callbacks[message[1]](*self._read(message[2]))
-            self._say(["result", write(result, self._outside)])
+            self._say(self._called_back(message[1], self._read(message[2])))
         if message[0] == "raise":
-            raise _exception(message[1], message[2])
+            raise self._exception(*message[1:])
         given = [*positional, *named.values()]
         for place, text in message[2]:
             _become(given[place], self._read(text))
         return self._read(message[1])
 
+    def _called_back(self, number: int, arguments: list[Any]) -> list[Any]:
+        """What a function of the tests says. A failed assert in it is not for the program to catch."""
+        try:
+            return ["result", write(self._callbacks[number](*arguments), self._outside)]
+        except (AssertionError, ClosedError, UnpassableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - code from a data set, whose exceptions the program may expect
+            return ["raise", type(error).__name__, str(error)]
+
     def _hear(self) -> list[Any]:
+        self.is_lost = True  # until the message is there: tests may catch what is raised here
         try:
             message = json.loads(receive(self._channel))
         except (ValueError, RecursionError) as error:
             raise ClosedError("a message that cannot be read") from error
         if not isinstance(message, list) or not message:
             raise ClosedError("a message that cannot be read")
+        self.is_lost = False
         return message
 
     def _say(self, message: list[Any]) -> None:
-        send(self._channel, json.dumps(message))
+        text = json.dumps(message)
+        self.is_lost = True
+        send(self._channel, text)
+        self.is_lost = False
 
     def _read(self, text: str) -> Any:
         return read(text, self._inside)
 
+    def _exception(self, names: Any, message: Any, arguments: Any) -> Exception:
+        """What the program raised; it says what the program says."""
+        text = str(message)
+        if names[0] == "StopIteration":
+            return _ExhaustedError(text)
+        kind = self._error_class(names)
+        if kind is ProgramError:
+            return ProgramError(f"{names[0]}: {text}")
+        try:
+            found = kind(*self._read(arguments))
+        except Exception:  # noqa: BLE001 - one that wants other arguments, or arguments that are none
+            return ProgramError(f"{names[0]}: {text}")
+        assert isinstance(found, Exception)
+        return found
+
+    def _error_class(self, names: Sequence[Any]) -> type:
+        """The builtin exception ``names[-1]`` or what stands for the program's own that derive from it."""
+        kind = vars(builtins).get(str(names[-1]))
+        is_known = isinstance(kind, type) and issubclass(kind, Exception) and names[-1] not in _ENDS
+        found: type = kind if isinstance(kind, type) and is_known else ProgramError
+        if found is ProgramError:
+            return found
+        for name in reversed(names[:-1]):
+            found = self._errors.setdefault((found, str(name)), type(str(name), (found,), {}))
+        return found
+
     def _inside(self, handle: Handle) -> Any:
+        if handle[0] == "x":
+            return self._error_class(handle[2])
         if handle[0] != "h" or not isinstance(handle[1], int):
             raise ValueError("not a handle")
         return StandIn(self, handle[1], str(handle[2]))
@@ -73,10 +123,11 @@ class Remote:
     def _outside(self, value: Any) -> Handle:
         if isinstance(value, StandIn):
             return ["h", object.__getattribute__(value, "_number")]
-        if callable(value):
-            self._callbacks.append(value)
-            return ["k", len(self._callbacks) - 1]
-        raise TypeError(f"a {type(value).__name__} cannot be passed to the program")
+        is_iterator = isinstance(value, Iterator)
+        if not is_iterator and not callable(value):
+            raise UnpassableError(f"the tests pass a {type(value).__name__}, which no program can be given")
+        self._callbacks.append(partial(_next, value) if is_iterator else value)
+        return ["j" if is_iterator else "k", len(self._callbacks) - 1]
 
 
 class StandIn:
@@ -148,7 +199,11 @@ class StandIn:
 
     def __eq__(self, other: object) -> bool:
         """Whether both stand for the same object."""
-        return isinstance(other, StandIn) and self._number == object.__getattribute__(other, "_number")
+        return (
+            isinstance(other, StandIn)
+            and self._number == object.__getattribute__(other, "_number")
+            and self._remote is object.__getattribute__(other, "_remote")
+        )
 
     def __hash__(self) -> int:
         """By the object stood for."""
@@ -159,18 +214,11 @@ class _ExhaustedError(ProgramError):
     """The program raised StopIteration. Not that itself: it would end loops of the tests early, as if all was well."""
 
 
-def _exception(name: Any, message: Any) -> Exception:
-    """What the program raised, if it is a builtin exception; it says what the program says."""
-    text = str(message)
-    if name == "StopIteration":
-        return _ExhaustedError(text)
-    kind = vars(builtins).get(str(name))
-    if isinstance(kind, type) and issubclass(kind, Exception) and name != "StopAsyncIteration":
-        try:
-            return kind(text)
-        except TypeError:  # one that wants more than a message
-            pass
-    return ProgramError(f"{name}: {text}")
+def _next(iterator: Iterator[Any]) -> list[Any]:
+    """The next value, in a list; an empty one behind the last."""
+    for value in iterator:
+        return [value]
+    return []
 
 
 def _become(value: Any, new: Any) -> None:

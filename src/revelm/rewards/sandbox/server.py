@@ -69,6 +69,7 @@ _MAX_REQUEST = 65536
 def main(descriptor: int, options: str) -> None:
     """Serve on the socket ``descriptor``. ``options``: JSON with ``isolation``, ``folders`` and ``fresh``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.executable = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # a virtual one is not shown
     channel = socket.socket(fileno=descriptor)
     given = json.loads(options)
     for name in _IMPORTED:

@@ -1,13 +1,15 @@
 """The program's side of calls: its functions and objects, addressed by name or number, plain values in and out.
 
-Requests are ``[verb, target, detail, arguments]``; replies ``["value", v, changed arguments]``, ``["raise", type,
-message]``, or ``["call", number, arguments]``, by which the program calls a function that the tests handed over.
+Requests are ``[verb, target, detail, arguments]``; replies ``["value", v, changed arguments]``, ``["raise", types,
+message, arguments]``, or ``["call", number, arguments]``, by which the program calls a function that the tests handed
+over; it is told its ``["result", v]`` or what it ``["raise", type, message]``.
 """
 
+import builtins
 import json
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from revelm.rewards.sandbox.channel import ClosedError, receive, send
@@ -27,7 +29,7 @@ class Service:
 
     def failed(self, error: BaseException) -> None:
         """Tell that the program did not come to its end."""
-        self._say(["raise", *_described(error)])
+        self._say(self._raised(error))
 
     def serve(self, namespace: dict[str, Any]) -> None:
         """Tell what is defined, then answer until the tests hang up."""
@@ -49,7 +51,13 @@ class Service:
             after = [self._encode(value) if text else "" for text, value in zip(before, given, strict=True)]
             return ["value", value, [[i, a] for i, (a, b) in enumerate(zip(after, before, strict=True)) if a != b]]
         except BaseException as error:  # noqa: BLE001 - whatever the program raises is its result
-            return ["raise", *_described(error)]
+            return self._raised(error)
+
+    def _raised(self, error: BaseException) -> list[Any]:
+        try:
+            return ["raise", _ancestry(type(error)), str(error)[:500], self._encode(list(error.args))]
+        except BaseException:  # noqa: BLE001 - an exception of the program's own making
+            return ["raise", ["Exception"], "an exception that cannot be shown", "[]"]
 
     def _do(self, verb: str, target: Any, detail: Any, arguments: tuple[list[Any], dict[str, Any]]) -> Any:
         positional, named = arguments
@@ -77,11 +85,15 @@ class Service:
         if number is None:
             number = self._numbers[id(value)] = len(self._objects)
             self._objects.append(value)  # kept, so that its id stays its own
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return ["x", number, _ancestry(value)]
         return ["h", number, type(value).__name__, callable(value)]
 
     def _inside(self, handle: Handle) -> Any:
         if handle[0] == "h":
             return self._objects[handle[1]]
+        if handle[0] == "j":
+            return self._pulled(handle[1])
         return lambda *positional: self._call_back(handle[1], positional)
 
     def _call_back(self, number: int, positional: tuple[Any, ...]) -> Any:
@@ -90,7 +102,14 @@ class Service:
             request = json.loads(receive(self._channel))
             if request[0] == "result":
                 return read(request[1], self._inside)
+            if request[0] == "raise":
+                raise vars(builtins).get(request[1], Exception)(request[2])
             self._say(self._answer(*request))
+
+    def _pulled(self, number: int) -> Iterator[Any]:
+        """The values of an iterator of the tests: each comes when it is asked for."""
+        while items := self._call_back(number, ()):
+            yield items[0]
 
     def _say(self, message: list[Any]) -> None:
         send(self._channel, json.dumps(message))
@@ -100,8 +119,11 @@ def _is_mutable(value: Any) -> bool:
     return isinstance(value, _MUTABLE) or type(value).__name__ == "ndarray"
 
 
-def _described(error: BaseException) -> tuple[str, str]:
-    try:
-        return type(error).__name__, str(error)[:500]
-    except BaseException:  # noqa: BLE001 - an exception of the program's own making
-        return "Exception", "an exception that cannot be shown"
+def _ancestry(kind: type) -> list[str]:
+    """The names of a class of exceptions and of those it derives from, up to the first builtin one."""
+    names = []
+    for one in kind.__mro__:
+        names.append(one.__name__)
+        if vars(builtins).get(one.__name__) is one:
+            break
+    return names

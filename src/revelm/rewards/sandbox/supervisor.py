@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from revelm.rewards.sandbox import program, syscalls, tester
 from revelm.rewards.sandbox.confine import Place, become_nobody, separate
 from revelm.rewards.sandbox.limits import Limits
-from revelm.rewards.sandbox.usage import kill_tree, process_seconds, tree_use
+from revelm.rewards.sandbox.usage import kill_others, kill_tree, process_seconds, tree_use
 
 _TICK = 0.1  # seconds between looks at all processes of a job
 _START = 30.0  # wall clock seconds for a process to begin
@@ -39,13 +39,17 @@ class Job:
 
 @dataclass
 class _Running:
-    """A started program. ``budget``: CPU seconds at which its time is over; ``deadline``: by the wall clock."""
+    """A started program. ``budget``: CPU seconds at which its time is over; ``deadline``: by the wall clock.
+
+    ``others``: CPU seconds of its children, as of the last look at all processes.
+    """
 
     pid: int
     handle: int
     budget: float
     deadline: float
     looked: float = 0.0
+    others: float = 0.0
     verdict: str = ""
     seconds: float = 0.0
     status: int | None = None
@@ -148,7 +152,7 @@ class Supervisor:
 
     def _renew(self, running: _Running) -> None:
         """Begin a test: its CPU time and its wall clock time."""
-        running.budget = process_seconds(running.pid) + self._job.limits.seconds
+        running.budget = process_seconds(running.pid) + running.others + self._job.limits.seconds
         wall = max(1.0, self._job.limits.seconds) * self._job.limits.wall_factor
         running.deadline = time.monotonic() + min(wall, self._left())
 
@@ -157,27 +161,30 @@ class Supervisor:
 
     def _pause(self, running: _Running) -> float:
         """Until the next look: no test can be over its time sooner, and all processes are looked at now and then."""
-        soonest = running.budget - process_seconds(running.pid)
+        soonest = running.budget - process_seconds(running.pid) - running.others
         return max(0.002, min(soonest, _TICK, running.deadline - time.monotonic()))
 
     def _is_over(self, running: _Running) -> bool:
-        """Whether a program has ended, or is ended now for using too much."""
+        """Whether a program has ended, or is ended now for using too much. What it has started ends with it."""
         if running.status is not None:
             return True
+        too_slow = f"timed out\n{self._job.limits.seconds:g} s of CPU time"
         found, status, use = os.wait4(running.pid, os.WNOHANG)
         if found:
             running.status, running.seconds = status, use.ru_utime + use.ru_stime
+            running.verdict = too_slow if running.seconds >= running.budget else ""
+            self._end_children()
             return True
         now = time.monotonic()
         seconds = process_seconds(running.pid)
         if now - running.looked > _TICK:
             running.looked = now
-            others, memory = tree_use(self._place, (self._init, running.pid))
-            seconds = max(seconds, others)
+            everything, memory = tree_use(self._place, (self._init, running.pid))
+            running.others = max(running.others, everything - seconds)
             if memory > self._job.limits.memory_mb * 2**20:
                 return self._end(running, "memory\nall processes together")
-        if seconds >= running.budget:
-            return self._end(running, f"timed out\n{self._job.limits.seconds:g} s of CPU time")
+        if seconds + running.others >= running.budget:
+            return self._end(running, too_slow)
         if now >= running.deadline:
             return self._end(running, "timed out\nby the wall clock")
         return False
@@ -187,9 +194,15 @@ class Supervisor:
             os.kill(running.pid, signal.SIGKILL)
             _, running.status, use = os.wait4(running.pid, 0)
             running.verdict, running.seconds = verdict, use.ru_utime + use.ru_stime
+            self._end_children()
         os.close(running.handle) if running.handle >= 0 else None
         running.handle = -1
         return True
+
+    def _end_children(self) -> None:
+        """What a program leaves behind could go on in its place, with no limits: only the tests are to stay."""
+        if self._job.kind == "tests":
+            kill_others(self._place, self._init)
 
     def _fork(self, run: Any, *, keeps: tuple[int, ...], is_tests: bool) -> int:
         """A process without privileges that has ``keeps`` and its standard streams open, nothing else."""

@@ -15,7 +15,6 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _MODE_FILTER = 2
 _X32 = 0x40000000
-_AF_UNIX = 1
 # By machine: the architecture's number, and system calls as (x86_64, aarch64).
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _REFUSED = {
@@ -38,6 +37,12 @@ _REFUSED = {
     "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425),
     "open_by_handle_at": (304, 265),
+    # Memory that is held by no process escapes the limits.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -46,7 +51,7 @@ _REFUSED = {
     "kexec_load": (246, 104),
     "reboot": (169, 142),
 }
-_CLONE, _CLONE3, _SOCKET = (56, 220), (435, 435), (41, 198)
+_CLONE, _CLONE3, _SOCKET, _PRLIMIT = (56, 220), (435, 435), (41, 198), (302, 261)
 
 
 def filter_program(machine: str, *, allows_network: bool) -> bytes | None:
@@ -73,13 +78,16 @@ def filter_program(machine: str, *, allows_network: bool) -> bytes | None:
         _refuse(errno.EPERM),
         _step(_LOAD, 0),
     ]
-    if not allows_network:
-        code += [
-            _step(_EQUAL, _SOCKET[column], no=3),
-            _step(_LOAD, 16),
-            _step(_EQUAL, _AF_UNIX, yes=1),
-            _refuse(errno.EPERM),
-        ]
+    # Limits are a process's own: of the same user, the tests could be given some that they cannot work under.
+    code += [
+        _step(_EQUAL, _PRLIMIT[column], no=4),
+        _step(_LOAD, 16),
+        _step(_EQUAL, 0, yes=1),
+        _refuse(errno.EPERM),
+        _step(_LOAD, 0),
+    ]
+    if not allows_network:  # nor daemons of this machine; pairs of sockets are had without this call
+        code += [_step(_EQUAL, _SOCKET[column], no=1), _refuse(errno.EPERM)]
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 
 

@@ -37,14 +37,14 @@ class _MountAttributes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
 
 
-def make_read_only(path: str) -> None:
-    """Everything mounted at and below ``path``: read-only, without set-user-id programs and devices. Raises OSError."""
+def make_read_only(path: str, *, is_deep: bool = True) -> None:
+    """What is mounted at ``path``, and below: read-only, without set-user-id programs and devices. Raises OSError."""
     attributes = _MountAttributes(_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, 0, 0)
     result = _libc.syscall(
         ctypes.c_long(_MOUNT_SETATTR),
         ctypes.c_int(_AT_FDCWD),
         path.encode(),
-        ctypes.c_uint(_AT_RECURSIVE),
+        ctypes.c_uint(_AT_RECURSIVE if is_deep else 0),
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )

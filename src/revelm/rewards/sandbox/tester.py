@@ -15,7 +15,7 @@ from typing import Any
 
 from revelm.rewards.sandbox.channel import ClosedError
 from revelm.rewards.sandbox.program import read_all
-from revelm.rewards.sandbox.remote import ProgramError, Remote
+from revelm.rewards.sandbox.remote import ProgramError, Remote, UnpassableError
 
 _DETAIL = 200
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
@@ -37,7 +37,7 @@ class Tester:
         self._control = control
         self._namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
         self._defined: dict[str, Any] = {}
-        self._is_running = False
+        self._remote: Remote | None = None
 
     def run(self) -> None:
         """All tests in order, or as far as the first failed one."""
@@ -62,11 +62,13 @@ class Tester:
         """Outcome and detail of one test."""
         self._control.send(b"test")
         try:
-            if not self._is_running:
+            if self._remote is None:
                 self._start()
             test()
+            if self._remote is not None and self._remote.is_lost:
+                raise ClosedError("the test has caught the end of its program")
         except ClosedError:
-            self._is_running = False
+            self._remote = None
             self._control.send(b"why")
             outcome, _, detail = self._control.recv(4096).decode("utf-8", "replace").partition("\n")
             return outcome, detail
@@ -74,6 +76,8 @@ class Tester:
             return "wrong", _line(error)
         except MemoryError:
             return "memory", "MemoryError"
+        except UnpassableError as error:
+            return "error", _line(error)
         except ProgramError as error:
             return ("exit" if str(error).startswith("SystemExit") else "exception"), _line(error)
         except BaseException as error:  # noqa: BLE001 - code from a data set, fed by a program
@@ -85,19 +89,17 @@ class Tester:
         self._control.send(b"start")
         _, descriptors, _, _ = socket.recv_fds(self._control, 16, 1)
         remote = Remote(socket.socket(fileno=descriptors[0]))
-        self._defined = remote.defined()
-        self._is_running = True
+        before, self._defined = self._defined, remote.defined()
+        self._remote = remote
         if self._spec["method"] == "call":
             return
         names = self._spec["names"]
         if names is None:
             known = set(vars(builtins)) | set(self._namespace)
-            names = [name for name in self._defined if name not in known or self._is_stale(name)]
+            # What the tests have of a program that is gone is replaced.
+            stale = {name for name, value in before.items() if self._namespace.get(name) is value}
+            names = [name for name in self._defined if name not in known or name in stale]
         self._namespace |= {name: self._defined[name] for name in names if name in self._defined}
-
-    def _is_stale(self, name: str) -> bool:
-        """Whether a name of the tests stands for something of a program that is gone."""
-        return type(self._namespace.get(name)).__name__ == "StandIn"
 
     def _statement(self, statement: str) -> None:
         try:
@@ -124,10 +126,17 @@ class Tester:
 
 
 def is_same_value(value: Any, expected: Any) -> bool:
-    """Whether a plain value is what JSON says: tuples as lists, keys as text, floats up to rounding."""
+    """Whether a plain value is what JSON says: tuples as lists, keys as text, floats up to rounding.
+
+    A whole number that is expected is not met by one that is near it in proportion: 1e12 + 1 is not 1e12.
+    """
+    if type(value).__module__ == "numpy" and type(value).__name__ != "ndarray":
+        value = value.item()
     if isinstance(value, float) or isinstance(expected, float):
-        numbers = isinstance(value, int | float) and isinstance(expected, int | float)
-        return numbers and (value == expected or math.isclose(value, expected, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE))
+        if not (_is_number(value) and _is_number(expected)):
+            return False
+        relative = _RELATIVE if isinstance(expected, float) else 0.0
+        return value == expected or math.isclose(value, expected, rel_tol=relative, abs_tol=_ABSOLUTE)
     if isinstance(value, list | tuple) and isinstance(expected, list):
         return len(value) == len(expected) and all(map(is_same_value, value, expected))
     if isinstance(value, dict) and isinstance(expected, dict):
@@ -136,6 +145,13 @@ def is_same_value(value: Any, expected: Any) -> bool:
     return type(value) is type(expected) and bool(value == expected)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _line(error: BaseException) -> str:
     name = "" if isinstance(error, AssertionError | ProgramError) else f"{type(error).__name__}: "
-    return name + " ".join(str(error).split())
+    try:
+        return name + " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception may hold an object of the program
+        return f"{name}an exception that cannot be shown"

@@ -1,10 +1,9 @@
 """What processes use, and how to end all of them."""
 
 import os
-import resource
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from revelm.rewards.sandbox.confine import Place
 
@@ -23,17 +22,28 @@ def process_seconds(pid: int) -> float:
 def tree_use(place: Place, roots: Sequence[int]) -> tuple[float, int]:
     """CPU seconds and bytes of memory of ``roots[1:]`` and of what descends from any of ``roots``.
 
-    The first root adopts orphans and is not counted itself. Memory is what processes hold beyond what all began with.
+    The first root adopts orphans and is not counted itself. Seconds are also those of children that have ended. Memory
+    is what a process holds of its own or shares with others, but not of files.
     """
-    processes = {pid: (parent, seconds, size) for pid, parent, seconds, size in _processes(place.proc)}
-    members = set(roots)
-    is_growing = True
-    while is_growing:
-        found = {pid for pid, (parent, _, _) in processes.items() if parent in members} - members
-        members |= found
-        is_growing = bool(found)
-    counted = [processes[pid] for pid in members - {roots[0]} if pid in processes]
-    return sum(seconds for _, seconds, _ in counted), sum(size for _, _, size in counted)
+    processes = {pid: (parent, seconds) for pid, parent, seconds in _processes(place.proc)}
+    members = _family({pid: parent for pid, (parent, _) in processes.items()}, set(roots)) - {roots[0]}
+    counted = [pid for pid in members if pid in processes]
+    return sum(processes[pid][1] for pid in counted), sum(_memory(place.proc, pid) for pid in counted)
+
+
+def kill_others(place: Place, spared: int) -> None:
+    """End all that descends from this process, but for its child ``spared``; returns when they are gone."""
+    for _ in range(_ROUNDS):
+        others = [pid for pid in _descendants(place.proc, os.getpid()) if pid != spared]
+        if not others:
+            return
+        for pid in others:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+            except (ProcessLookupError, ChildProcessError):
+                continue
+        time.sleep(0.002)
 
 
 def kill_tree(place: Place, init: int) -> None:
@@ -68,29 +78,41 @@ def _reap() -> bool:
 
 
 def _descendants(proc: int, root: int) -> list[int]:
-    parents = {pid: parent for pid, parent, _, _ in _processes(proc)}
-    members, is_growing = {root}, True
+    return sorted(_family({pid: parent for pid, parent, _ in _processes(proc)}, {root}) - {root})
+
+
+def _family(parents: Mapping[int, int], roots: set[int]) -> set[int]:
+    """``roots`` and what descends from them."""
+    members, is_growing = set(roots), True
     while is_growing:
         found = {pid for pid, parent in parents.items() if parent in members} - members
         members |= found
         is_growing = bool(found)
-    return sorted(members - {root})
+    return members
 
 
-def _processes(proc: int) -> Iterator[tuple[int, int, float, int]]:
-    """Number, parent, CPU seconds and private bytes of every process there is."""
-    page = resource.getpagesize()
+def _memory(proc: int, pid: int) -> int:
+    """Bytes that a process holds, files apart; 0 when it is gone."""
+    try:
+        lines = _content(proc, f"{pid}/status").splitlines()
+    except OSError:
+        return 0
+    return sum(
+        int(line.split()[1]) * 1024 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:"))
+    )
+
+
+def _processes(proc: int) -> Iterator[tuple[int, int, float]]:
+    """Number, parent and CPU seconds of every process there is, with those of its children that have ended."""
     for name in os.listdir(proc):
         if not name.isdecimal():
             continue
         try:
             stat = _content(proc, f"{name}/stat").rpartition(b")")[2].split()
-            memory = _content(proc, f"{name}/statm").split()
         except OSError:  # it has just ended
             continue
-        if len(stat) > 14 and len(memory) > 2:
-            seconds = (int(stat[11]) + int(stat[12])) / _TICKS
-            yield int(name), int(stat[1]), seconds, (int(memory[1]) - int(memory[2])) * page
+        if len(stat) > 14:
+            yield int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS
 
 
 def _content(proc: int, path: str) -> bytes:

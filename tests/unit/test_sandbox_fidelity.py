@@ -1,0 +1,152 @@
+"""What correct programs do that a sandbox may get wrong: objects, exceptions, callbacks, streams, children."""
+
+import json
+from collections.abc import Iterator
+from textwrap import dedent
+
+import pytest
+
+from revelm.rewards.code_score import score_code
+from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.local import LocalSandbox
+
+LIMITS = Limits(seconds=2, total_seconds=60, memory_mb=512)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[LocalSandbox]:
+    sandbox = LocalSandbox()
+    yield sandbox
+    sandbox.close()
+
+
+PROGRAM = """
+    import json
+    from collections import OrderedDict, namedtuple
+
+    class Cache(OrderedDict):
+        def __init__(self, room):
+            super().__init__()
+            self.room = room
+        def read(self, key): return self.get(key, -1)
+        def put(self, key, value):
+            self[key] = value
+            if len(self) > self.room: self.popitem(last=False)
+
+    class Pile(list):
+        def push(self, item): self.append(item)
+
+    class Plain(list):
+        def __repr__(self): return "Plain"
+
+    Point = namedtuple("Point", "x y")
+    class Refused(ValueError): pass
+    class Broke(Exception): pass
+    class VeryBroke(Broke): pass
+
+    def read(text): return json.loads(text)
+    def refuse(word): raise Refused(word)
+    def look(key): return {}[key]
+    def ask(money): raise (VeryBroke if money < 0 else Broke)(money)
+    def point(): return Point(1, Point(2, 3))
+    def plain(): return Plain([1, 2])
+    def total(numbers): return sum(numbers)
+    def first(numbers): return next(iter(numbers))
+    def careful(f, x):
+        try: return f(x)
+        except ValueError as error: return str(error)
+    def careless(f, x): return f(x)
+    """
+STATEMENTS = (
+    "c = Cache(1)\nc.put(1, 2)\nc.put(3, 4)\nassert c.read(1) == -1 and c.read(3) == 4 and len(c) == 1",
+    "p = Pile([1])\np.push(2)\nassert list(p) == [1, 2] and p[1] == 2",
+    "assert plain() == [1, 2] and point().y.x == 2 and point() == (1, (2, 3))",
+    "try:\n    read('{')\nexcept ValueError as error:\n    assert 'line 1' in str(error)\nelse:\n    assert False",
+    "try:\n    refuse('no')\nexcept ValueError as error:\n    assert str(error) == 'no'\nelse:\n    assert False",
+    "try:\n    refuse('no')\nexcept Refused as error:\n    assert error.args == ('no',)\nelse:\n    assert False",
+    "try:\n    look('a')\nexcept KeyError as error:\n    assert error.args == ('a',)\nelse:\n    assert False",
+    "try:\n    ask(-1)\nexcept Broke:\n    pass\nelse:\n    assert False",
+    "try:\n    ask(1)\nexcept VeryBroke:\n    assert False\nexcept Broke:\n    pass\nelse:\n    assert False",
+    "import itertools\nassert total(n for n in range(4)) == 6 and first(itertools.count(5)) == 5",
+    "def bad(x):\n    raise ValueError(x)\nassert careful(bad, 'why') == 'why'",
+    "def bad(x):\n    raise ValueError(x)\ntry:\n    careless(bad, 1)\nexcept ValueError:\n    x = 1\nassert x == 1",
+)
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_objects_and_exceptions_are_what_they_are(statement: str, sandbox: LocalSandbox) -> None:
+    """Catches correct programs called wrong: classes made of collections, exceptions, iterators, callbacks."""
+    tests = CodeTests("function", statements=(statement,))
+    score = score_code(dedent(PROGRAM), tests, limits=LIMITS, executor=sandbox)
+    assert score.value == 1.0, score.reason
+
+
+def test_exceptions_of_a_program_that_is_started_again(sandbox: LocalSandbox) -> None:
+    """Catches names that stand for the classes of a program that a slow test has ended."""
+    code = dedent(PROGRAM) + "\ndef spin():\n    while True: pass\n"
+    expected = "try:\n    refuse('no')\nexcept Refused:\n    pass"
+    tests = CodeTests("function", statements=(expected, "spin()", expected), seconds=0.3)
+    results = sandbox.run(code, tests, Limits(stops_early=False))
+    assert [result.outcome for result in results] == ["passed", "timed out", "passed"]
+
+
+def test_what_no_program_can_be_given_is_no_fault_of_the_program(sandbox: LocalSandbox) -> None:
+    """Catches tests that a correct program cannot pass, called a wrong answer."""
+    tests = CodeTests("function", statements=("class A: pass\nf(A())",))
+    score = score_code("def f(x): return x", tests, limits=LIMITS, executor=sandbox)
+    assert (
+        score.reason == "error: test 1 of 1: error: UnpassableError: the tests pass a A, which no program can be given"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "is_right"),
+    [
+        ("np.int64(3)", 3, True),
+        ("[np.int64(3), np.bool_(True), np.float32(0.5)]", [3, True, 0.5], True),
+        ("np.int64(3)", True, False),
+        ("3.0", 3, True),
+        ("2.9999999999", 3, True),
+        ("1234567890123.0 + 1", 1234567890123, False),
+        ("1234567890123.0 + 1", 1234567890123.0, True),
+        ("True", 1.0, False),
+        ("float('nan')", 1.0, False),
+        ("10 ** 400", 1.5, False),
+    ],
+)
+def test_numbers_of_calls(body: str, expected: object, is_right: bool, sandbox: LocalSandbox) -> None:
+    """Catches numbers of numpy called wrong, and answers near a large whole number called right."""
+    tests = CodeTests("call", names=("f",), arguments=("[]",), returns=(json.dumps(expected),))
+    code = f"import numpy as np\ndef f(): return {body}"
+    assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == is_right
+
+
+SCRIPTS = {
+    "the first stream": "import io, sys\nsys.stdout = io.StringIO()\nprint(1)\nsys.__stdout__.write('9')",
+    "a stream of its own": "out = open(1, 'w')\nout.write('9')",
+    "bytes of its own": "import os\nout = os.fdopen(1, 'wb')\nout.write(b'9')",
+    "closed": "import sys\nprint(9)\nsys.stdout.close()",
+    "its file": "import os\nprint(9, end=__file__[:0])",
+    "a child": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(9)'], check=True)",
+    "a pool": "from multiprocessing import Pool\nwith Pool(2) as pool: print(sum(pool.map(int, '45')))",
+    "annotations": "from __future__ import annotations\ndef f(x: Unknown): return x\nprint(f(9))",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_that_print_in_other_ways(name: str, sandbox: LocalSandbox) -> None:
+    """Catches output that is lost at the end, and what a script may expect of an interpreter."""
+    tests = CodeTests("stdio", inputs=("",), outputs=("9",), prelude="import math")
+    score = score_code(SCRIPTS[name], tests, limits=LIMITS, executor=sandbox)
+    assert score.value == 1.0, score.reason
+
+
+def test_hashes_are_the_same_for_all_servers(sandbox: LocalSandbox) -> None:
+    """Catches verdicts that depend on which worker reaches them: sets of texts in another order."""
+    other = LocalSandbox(isolation=sandbox.isolation)
+    try:
+        code, tests = "print(hash('a'))", CodeTests("stdio", inputs=("",), outputs=("?",))
+        assert sandbox.run(code, tests, LIMITS)[0].detail == other.run(code, tests, LIMITS)[0].detail
+    finally:
+        other.close()
