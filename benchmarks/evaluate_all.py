@@ -55,7 +55,10 @@ POSITIONS = 16384  # long programs are prompts of thousands of tokens for a voca
 
 def entry(name: str) -> dict[str, Any]:
     """A task with local data."""
-    if name in FILES and DATA.is_dir():
+    task: dict[str, Any]
+    if name == "chain":
+        task = dict(quickstart_config("chain", 0).task)  # what the model has learnt
+    elif name in FILES and DATA.is_dir():
         task = {field: str(DATA / file) for field, file in FILES[name].items()}
     else:
         task = {"data": SAMPLE} if Path(sample_file(name)).is_file() else {}
@@ -134,7 +137,7 @@ def main() -> None:
         "model": str(trained(folder, words.steps)),
         "num_problems": PROBLEMS,
         "samples_per_problem": 2,
-        "max_new_tokens": 40,
+        "max_new_tokens": 48,
         "num_slots": 16,
         "save_every": SAVE_EVERY,
         "settings": SETTINGS,
