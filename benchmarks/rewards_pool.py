@@ -20,9 +20,9 @@ from random import Random
 from benchmarks.timed_math import TimedMath
 from revelm.core.cores import usable_cores
 from revelm.core.types import Completion, Problem, Score
+from revelm.data.rows import read_rows
 from revelm.rollout.workers import ScorePool
 from revelm.tasks.math_rows import math_problem
-from revelm.tasks.problem_files import read_rows
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("math500", "olympiadbench", "minerva_math", "gsm8k", "amc23", "aime2024", "aime2025")
