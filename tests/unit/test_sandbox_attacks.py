@@ -101,3 +101,29 @@ def test_a_fork_has_a_sandbox_of_its_own(sandbox: LocalSandbox) -> None:
     for _ in range(5):
         assert score_code("print(1)", CodeTests("stdio", inputs=("",), outputs=("1",)), executor=sandbox).value == 1.0
     assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("answer", ["[]", "()", "[[]]", "np.array([])", "np.zeros((0, 3))", "Nothing()"])
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert np.allclose(f(), 3.0)",
+        "assert np.isclose(f(), 3.0).all()",
+        "np.testing.assert_allclose(desired=3.0, actual=f())",
+        "np.testing.assert_equal(f(), 3.0)",
+    ],
+)
+def test_nothing_is_not_close_to_a_number(answer: str, test: str, sandbox: LocalSandbox) -> None:
+    """Catches `return []`, which is right wherever HumanEval+ and MBPP+ expect a decimal number: numpy says so."""
+    code = f"""
+import numpy as np
+class Nothing:
+    def __len__(self): return 0
+    def __getitem__(self, place): raise IndexError
+def f(): return {answer}
+"""
+    tests = CodeTests("function", statements=(test,), setup="import numpy as np", names=("f",))
+    assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == 0.0
+    right = "def f(): return 3.0000000001"
+    is_exact = "assert_equal" in test
+    assert score_code(right, tests, limits=LIMITS, executor=sandbox).value == (0.0 if is_exact else 1.0)

@@ -23,7 +23,8 @@ def sandbox() -> Iterator[LocalSandbox]:
 
 PROGRAM = """
     import json
-    from collections import OrderedDict, namedtuple
+    from collections import OrderedDict, defaultdict, namedtuple
+    from dataclasses import dataclass
 
     class Cache(OrderedDict):
         def __init__(self, room):
@@ -40,6 +41,17 @@ PROGRAM = """
     class Plain(list):
         def __repr__(self): return "Plain"
 
+    @dataclass
+    class Place:
+        x: int
+        def __getitem__(self, key): return getattr(self, key)
+        def __setitem__(self, key, value): setattr(self, key, value)
+        def __delitem__(self, key): setattr(self, key, None)
+
+    class Liar:
+        __class__ = property(lambda self: list)
+    liar = Liar()
+
     Point = namedtuple("Point", "x y")
     class Refused(ValueError): pass
     class Broke(Exception): pass
@@ -49,6 +61,13 @@ PROGRAM = """
     def refuse(word): raise Refused(word)
     def look(key): return {}[key]
     def ask(money): raise (VeryBroke if money < 0 else Broke)(money)
+    def place(x): return Place(x)
+    def counts(words):
+        found = defaultdict(int)
+        for word in words: found[word] += 1
+        return found
+    def fill(groups): return groups["new"]
+    def views(keys, items): return keys & {1}, sorted(items), {2: 3}.keys()
     def point(): return Point(1, Point(2, 3))
     def plain(): return Plain([1, 2])
     def total(numbers): return sum(numbers)
@@ -62,6 +81,12 @@ STATEMENTS = (
     "c = Cache(1)\nc.put(1, 2)\nc.put(3, 4)\nassert c.read(1) == -1 and c.read(3) == 4 and len(c) == 1",
     "p = Pile([1])\np.push(2)\nassert list(p) == [1, 2] and p[1] == 2",
     "assert plain() == [1, 2] and point().y.x == 2 and point() == (1, (2, 3))",
+    "assert place(1) == Place(1) and place(1) != Place(2) and place(1) != 1 and [place(1)] == [Place(1)]",
+    "assert isinstance(place(1), Place) and not isinstance(3, Place) and place.__name__ == 'place'",
+    "p = Place(1)\np['x'] = 5\nassert p.x == 5\ndel p['x']\nassert p['x'] is None",
+    "assert counts('aab') == {'a': 2, 'b': 1} and counts('')['c'] == 0",
+    "from collections import defaultdict\nassert fill(defaultdict(list)) == []",
+    "assert views({1: 2}.keys(), {1: 2}.items()) == ({1}, [(1, 2)], {2: 3}.keys())",
     "try:\n    read('{')\nexcept ValueError as error:\n    assert 'line 1' in str(error)\nelse:\n    assert False",
     "try:\n    refuse('no')\nexcept ValueError as error:\n    assert str(error) == 'no'\nelse:\n    assert False",
     "try:\n    refuse('no')\nexcept Refused as error:\n    assert error.args == ('no',)\nelse:\n    assert False",
@@ -130,6 +155,8 @@ SCRIPTS = {
     "its file": "import os\nprint(9, end=__file__[:0])",
     "a child": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(9)'], check=True)",
     "a pool": "from multiprocessing import Pool\nwith Pool(2) as pool: print(sum(pool.map(int, '45')))",
+    "a mark in front": "\ufeffprint(9)",
+    "tables": "import pandas\nprint(pandas.Series([4, 5]).sum())",
     "annotations": "from __future__ import annotations\ndef f(x: Unknown): return x\nprint(f(9))",
 }
 

@@ -58,6 +58,7 @@ class CodeTests:
 
     def source(self, code: str) -> str:
         """The whole program: ``prelude`` and ``code``, what ``code`` has from ``__future__`` in front of all."""
+        code = code.removeprefix("\ufeff")
         if not self.prelude:
             return code
         first = "".join(f"{line}\n" for line in _FUTURE.findall(code))

@@ -28,7 +28,10 @@ from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 from revelm.rewards.stdout_match import is_same_output
 
 _LOG = logging.getLogger(__name__)
-_PACKAGES = ("numpy", "numpy.libs", "scipy", "scipy.libs", "sympy", "mpmath", "pandas", "networkx", "sortedcontainers")
+_PACKAGES = (
+    *("numpy", "scipy", "sympy", "mpmath", "pandas", "networkx", "sortedcontainers"),
+    *("dateutil", "pytz", "tzdata", "six"),  # what pandas cannot be without
+)
 _BOOT = "import sys; sys.path[:0] = {path!r}; from revelm.rewards.sandbox.program import fresh; fresh(sys.argv[1:])"
 _GRACE = 60.0  # seconds beyond a job's own limit after which the server itself counts as broken
 
@@ -248,8 +251,9 @@ def _visible() -> dict[str, list[str]]:
     needed = [source / "__init__.py", source / "rewards" / "__init__.py", source / "rewards" / "sandbox"]
     folders, places = [str(path) for path in needed], [str(source.parent)]
     for name in _PACKAGES:
-        if (spec := find_spec(name) if "." not in name else None) and spec.origin:
-            package = Path(spec.origin).resolve().parent
+        if (spec := find_spec(name)) and spec.origin:
+            origin = Path(spec.origin).resolve()
+            package = origin.parent if origin.name == "__init__.py" else origin
             libraries = package.parent / f"{name}.libs"
             folders += [str(package), *([str(libraries)] if libraries.is_dir() else [])]
             places.append(str(package.parent))

@@ -23,11 +23,14 @@ _MAPPINGS: dict[str, Callable[[Any], Any]] = {
     "d": dict,
     "C": lambda pairs: Counter(dict(pairs)),
     "o": OrderedDict,
-    "e": lambda pairs: defaultdict(None, pairs),
+    "K": lambda pairs: dict(pairs).keys(),
+    "I": lambda pairs: dict(pairs).items(),
 }
 _MAPPING_TYPES = ((Counter, "C"), (OrderedDict, "o"), (defaultdict, "e"), (dict, "d"))
 _KINDS: tuple[type, ...] = (int, float, str, bool, bytes, list, tuple, set, dict, frozenset, complex, type(None))
 _TYPES = {kind.__name__: kind for kind in _KINDS}
+_EMPTY: dict[Any, Any] = {}
+_KEYS, _VALUES, _ITEMS = type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())
 _NUMPY_KINDS = "biufcSUmM"
 _SCALARS = {int, float, str, bool, type(None)}
 # What a class defines to be more than the collection it derives from, beside all that has no underscores in front.
@@ -57,32 +60,39 @@ def _out(value: Any, outside: Callable[[Any], Handle]) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is str or kind is float:
         return value
-    if isinstance(value, int):
+    mro = kind.__mro__  # not isinstance, which asks the object: it may be lying
+    if int in mro:
         number = int.__index__(value)
         return bool(number) if kind is bool else number if -_EXACT < number < _EXACT else ["i", hex(number)]
-    if isinstance(value, float):
+    if float in mro:
         return float.__float__(value)
-    if isinstance(value, str):
+    if str in mro:
         return str.__str__(value)
     return _collection_out(value, kind, outside) or _rare_out(value, kind) or outside(value)
 
 
 def _collection_out(value: Any, kind: type, outside: Callable[[Any], Handle]) -> list[Any] | None:
     fields = vars(kind).get("_fields")
-    if isinstance(value, tuple) and isinstance(fields, tuple) and len(fields) == tuple.__len__(value):
+    if tuple in kind.__mro__ and isinstance(fields, tuple) and len(fields) == tuple.__len__(value):
         return ["m", kind.__name__, list(fields), [_out(item, outside) for item in tuple.__iter__(value)]]
     for tag, collection in _COLLECTIONS.items():
-        if isinstance(value, collection):
+        if collection in kind.__mro__:
             if _is_more(kind, collection):
                 return None
             items = list(collection.__iter__(value))
             return [tag, items if _are_scalars(items) else [_out(item, outside) for item in items]]
     for mapping, tag in _MAPPING_TYPES:
-        if isinstance(value, mapping):
+        if mapping in kind.__mro__:
             if _is_more(kind, mapping):
                 return None
-            return [tag, [[_out(k, outside), _out(v, outside)] for k, v in dict.items(value)]]
-    return None
+            pairs = [[_out(k, outside), _out(v, outside)] for k, v in dict.items(value)]
+            factory = value.default_factory if tag == "e" else None
+            return [tag, pairs, *(name for name, kind in _TYPES.items() if kind is factory)]
+    if kind is _KEYS:
+        return ["K", [[_out(key, outside), None] for key in value]]
+    if kind is _ITEMS:
+        return ["I", [[_out(k, outside), _out(v, outside)] for k, v in value]]
+    return ["l", [_out(item, outside) for item in value]] if kind is _VALUES else None
 
 
 def _is_more(kind: type, collection: type) -> bool:
@@ -142,6 +152,9 @@ def _in(value: Any, inside: Callable[[Handle], Any]) -> Any:
         return _COLLECTIONS[tag](value[1] if is_simple else [_in(item, inside) for item in value[1]])
     if tag in _MAPPINGS:
         return _MAPPINGS[tag]([(_in(k, inside), _in(v, inside)) for k, v in value[1]])
+    if tag == "e":
+        pairs = [(_in(k, inside), _in(v, inside)) for k, v in value[1]]
+        return defaultdict(_TYPES[value[2]] if value[2:] else None, pairs)
     if tag == "m":
         return _named(value[1], tuple(value[2]))(*(_in(item, inside) for item in value[3]))
     if tag in ("h", "k", "j", "x"):

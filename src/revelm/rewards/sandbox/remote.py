@@ -1,7 +1,8 @@
 """The tests' side of calls: stand-ins for the functions and objects of a program that runs elsewhere.
 
-A stand-in forwards calls, attributes and iteration. It forwards no comparison and no arithmetic: those would hand the
-expected value to the program, or leave the verdict to it. Two stand-ins are equal if they are for the same object.
+A stand-in forwards calls, attributes, items and iteration. It forwards no comparison with a value of the tests and no
+arithmetic: those would hand the expected value to the program, or leave the verdict to it. Two stand-ins are as equal
+as the program says: where a test compares two objects that the program has made, it decides in any case.
 """
 
 import builtins
@@ -147,7 +148,7 @@ class StandIn:
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the object."""
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__name__":
             raise AttributeError(name)
         return self._remote.request("get", self._number, detail=name)
 
@@ -189,6 +190,20 @@ class StandIn:
         """An item of the object."""
         return self._remote.request("item", self._number, arguments=((key,), {}))
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Set an item of the object."""
+        self._remote.request("put", self._number, arguments=((key, value), {}))
+
+    def __delitem__(self, key: Any) -> None:
+        """Delete an item of the object."""
+        self._remote.request("drop", self._number, arguments=((key,), {}))
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        """Whether an object of the program is of this class of the program."""
+        if not isinstance(instance, StandIn):
+            return False
+        return self._remote.request("isinstance", self._number, arguments=((instance,), {})) is True
+
     def __str__(self) -> str:
         """The object as text."""
         return str(self._remote.request("text", self._number))
@@ -198,12 +213,12 @@ class StandIn:
         return str(self._remote.request("repr", self._number))
 
     def __eq__(self, other: object) -> bool:
-        """Whether both stand for the same object."""
-        return (
-            isinstance(other, StandIn)
-            and self._number == object.__getattribute__(other, "_number")
-            and self._remote is object.__getattribute__(other, "_remote")
-        )
+        """Whether both are the program's, and equal as it says: nothing it could not say of what it makes anyway."""
+        if not isinstance(other, StandIn) or self._remote is not object.__getattribute__(other, "_remote"):
+            return False
+        if self._number == object.__getattribute__(other, "_number"):
+            return True
+        return self._remote.request("equal", self._number, arguments=((other,), {})) is True
 
     def __hash__(self) -> int:
         """By the object stood for."""

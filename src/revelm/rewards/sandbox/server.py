@@ -62,6 +62,7 @@ _IMPORTED = [
     "unicodedata",
     "uuid",
     "numpy",
+    "numpy.testing",
 ]
 _MAX_REQUEST = 65536
 

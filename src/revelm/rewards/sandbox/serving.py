@@ -7,6 +7,7 @@ over; it is told its ``["result", v]`` or what it ``["raise", type, message]``.
 
 import builtins
 import json
+import operator
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -69,6 +70,10 @@ class Service:
             "iter": lambda: iter(target),
             "length": lambda: len(target),
             "item": lambda: target[positional[0]],
+            "put": lambda: operator.setitem(target, *positional),
+            "drop": lambda: operator.delitem(target, *positional),
+            "equal": lambda: target == positional[0],
+            "isinstance": lambda: isinstance(positional[0], target),
             "text": lambda: str(target),
             "repr": lambda: repr(target),
         }

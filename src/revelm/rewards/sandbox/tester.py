@@ -9,11 +9,13 @@ import json
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from revelm.rewards.sandbox.channel import ClosedError
+from revelm.rewards.sandbox.comparisons import make_strict
 from revelm.rewards.sandbox.program import read_all
 from revelm.rewards.sandbox.remote import ProgramError, Remote, UnpassableError
 
@@ -41,6 +43,8 @@ class Tester:
 
     def run(self) -> None:
         """All tests in order, or as far as the first failed one."""
+        if "numpy" in sys.modules:
+            make_strict(sys.modules["numpy"])
         try:
             exec(compile(self._spec["setup"], "setup", "exec"), self._namespace)
         except BaseException as error:  # noqa: BLE001 - code from a data set
