@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,49 @@ def test_as_an_ordinary_user(isolation: str) -> None:
     check(found, num_programs=70 if is_weak else 80, has_process_limit=not is_weak, is_weak=is_weak)
     assert found["uid"] != 0
     assert traces() == before
+
+
+KILLED = """
+import sys
+from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.local import LocalSandbox
+code = '''
+import ctypes, os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork(): os._exit(0)
+    ctypes.CDLL(None).prctl(15, b"revelm-orphan", 0, 0, 0)
+time.sleep(30)
+'''
+sandbox = LocalSandbox(isolation=sys.argv[1])
+print("ready", flush=True)
+sandbox.run(code, CodeTests("stdio", inputs=("",), outputs=("",)), Limits(seconds=3))
+"""
+
+
+def orphans() -> int:
+    names = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            names.append(path.read_text().strip())
+    return names.count("revelm-orphan")
+
+
+def waited(expected: int) -> int:
+    """How many there are, once there are ``expected`` or 20 s have passed."""
+    end = time.monotonic() + 20
+    while orphans() != expected and time.monotonic() < end:
+        time.sleep(0.1)
+    return orphans()
+
+
+@pytest.mark.parametrize("isolation", ["namespaces", "weak"])
+def test_nothing_outlives_a_run_that_is_killed(isolation: str) -> None:
+    """Catches processes of programs that stay when the one who wanted a verdict is gone."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, isolation], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        assert waited(1) == 1
+        run.kill()
+    assert waited(0) == 0

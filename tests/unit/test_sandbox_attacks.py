@@ -1,9 +1,11 @@
 """Reward hacks and hostile programs: none scores, none survives, none leaves anything behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -127,3 +129,50 @@ def f(): return {answer}
     right = "def f(): return 3.0000000001"
     is_exact = "assert_equal" in test
     assert score_code(right, tests, limits=LIMITS, executor=sandbox).value == (0.0 if is_exact else 1.0)
+
+
+def test_packages_that_no_program_needs_are_hidden(sandbox: LocalSandbox) -> None:
+    """Catches data sets that can be read because a package that holds them is installed beside Python."""
+    code = """
+import glob, os, sys
+for folder in glob.glob(sys.base_prefix + '/lib*/python3*/*-packages'):
+    print(*[name for name in os.listdir(folder) if name.startswith(('pip', 'setuptools', 'wheel'))])
+"""
+    score = score_code(code, CodeTests("stdio", inputs=("",), outputs=("",)), limits=LIMITS, executor=sandbox)
+    assert score.value == 1.0, score.reason
+
+
+def test_an_interrupted_job_leaves_no_verdict_behind(sandbox: LocalSandbox) -> None:
+    """Catches the answer to an interrupted job (Ctrl-C, a limit of the worker) taken for that to the next program, and
+    so on for all that follow."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run("import time\ntime.sleep(5)", SCRIPT, Limits())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for expected in ("1", "2"):
+        tests = CodeTests("stdio", inputs=("",), outputs=(expected,))
+        assert score_code(f"print({expected})", tests, limits=LIMITS, executor=sandbox).value == 1.0
+
+
+def test_a_job_whose_server_dies_begins_anew(sandbox: LocalSandbox) -> None:
+    """Catches verdicts put together from two attempts: input half read, output and reports of the first one kept."""
+    code = "import time\nn = input()\nprint(n, flush=True)\ntime.sleep(1.5)"
+    killer = Timer(0.8, os.kill, (sandbox.server_pid, signal.SIGKILL))
+    killer.start()
+    score = score_code(code, CodeTests("stdio", inputs=("1",), outputs=("1",)), executor=sandbox)
+    killer.join()
+    assert score.value == 1.0, score.reason
+    statements = ("f(0.5)", "assert f(0.5)", "assert f(0.1) is None")
+    killer = Timer(0.8, os.kill, (sandbox.server_pid, signal.SIGKILL))
+    killer.start()
+    tests = CodeTests("function", statements=statements)
+    results = sandbox.run("from time import sleep as f", tests, Limits(stops_early=False))
+    killer.join()
+    assert [result.outcome for result in results] == ["passed", "wrong", "passed"]

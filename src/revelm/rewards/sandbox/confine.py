@@ -55,6 +55,8 @@ def leave(folders: list[str], isolation: Isolation) -> Place:
     is_root = os.geteuid() == 0
     uids = _free_uids() if is_root else None
     uses_userns = False
+    if isolation == "weak":
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     if isolation == "namespaces":
         uses_userns = _unshare(is_root=is_root)
         if uses_userns and is_root:
@@ -101,6 +103,8 @@ def _change_root(folders: list[str]) -> None:
     for path in shown:
         if not any(path != other and Path(path).is_relative_to(other) for other in shown if Path(other).is_dir()):
             _show(Path(path), root)
+    for place in _packages():
+        _hide(place, [folder for folder in map(Path, folders) if folder.is_relative_to(place)], root)
     for name in _DEVICES:
         _show(Path("/dev") / name, root, is_device=True)
     (root / "tmp").mkdir()
@@ -110,6 +114,25 @@ def _change_root(folders: list[str]) -> None:
     os.chroot(".")
     os.chdir("/")
     syscalls.make_read_only("/", is_deep=False)  # it is shared by all jobs, and its owner may be who programs run as
+
+
+def _packages() -> list[Path]:
+    """Where packages are installed beside the standard library: some hold data sets."""
+    prefixes = sorted({"/usr", "/usr/local", str(Path(sys.base_prefix).resolve())})
+    found = [path for prefix in prefixes for path in Path(prefix).glob("lib*/python3*/*-packages") if path.is_dir()]
+    return sorted({path.resolve() for path in found})
+
+
+def _hide(path: Path, shown: list[Path], root: Path) -> None:
+    """Of a folder of the new root only ``shown``."""
+    target = root / path.relative_to("/")
+    if not target.is_dir():
+        return
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("hidden", str(target), kind="tmpfs", flags=flags, data="size=1m,mode=755")
+    for one in shown:
+        _show(one, root)
+    syscalls.make_read_only(str(target), is_deep=False)
 
 
 def _show(path: Path, root: Path, *, is_device: bool = False) -> None:

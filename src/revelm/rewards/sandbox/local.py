@@ -15,8 +15,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -25,14 +23,12 @@ from revelm.rewards.sandbox.confine import Isolation
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import described
 from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
+from revelm.rewards.sandbox.visible import visible
 from revelm.rewards.stdout_match import is_same_output
 
 _LOG = logging.getLogger(__name__)
-_PACKAGES = (
-    *("numpy", "scipy", "sympy", "mpmath", "pandas", "networkx", "sortedcontainers"),
-    *("dateutil", "pytz", "tzdata", "six"),  # what pandas cannot be without
-)
 _BOOT = "import sys; sys.path[:0] = {path!r}; from revelm.rewards.sandbox.program import fresh; fresh(sys.argv[1:])"
+_NUM_READ = 2  # of a job's descriptors: the program, and its input or its tests
 _GRACE = 60.0  # seconds beyond a job's own limit after which the server itself counts as broken
 
 Start = Literal["fork", "fresh"]
@@ -49,7 +45,7 @@ class LocalSandbox:
         """Starts the server. RuntimeError where ``isolation`` is not to be had."""
         self._wanted = isolation
         self._start = start
-        self._paths = _visible()
+        self._paths = visible()
         self._lock = Lock()
         self._owner = os.getpid()
         self._server: subprocess.Popen[bytes] | None = None
@@ -127,7 +123,8 @@ class LocalSandbox:
         return tuple(results[: tests.num_tests])
 
     def _ask(self, kind: str, limits: Limits, descriptors: Sequence[int]) -> dict[str, Any]:
-        """The server's answer; a server that is gone is started again, once."""
+        """The server's answer; a server that is gone is started again, once. ``descriptors``: two to read, the rest to
+        be written."""
         fresh = self._fresh_words() if self._start == "fresh" else []
         request = json.dumps({"kind": kind, "limits": asdict(limits), "fresh": fresh}).encode()
         for _ in range(2):
@@ -135,11 +132,15 @@ class LocalSandbox:
                 self._open()
             assert self._channel is not None
             self._channel.settimeout(limits.total_seconds + _GRACE)
+            _rewind(descriptors)
             try:
                 socket.send_fds(self._channel, [request], list(descriptors))
                 answer = self._channel.recv(65536)
             except OSError:
                 answer = b""
+            except BaseException:  # an interrupt: the answer to this would be taken for the next one's
+                self.close()
+                raise
             if answer:
                 return dict(json.loads(answer))
             self.close()
@@ -240,28 +241,17 @@ def _difference(expected: str, out: int) -> str:
     return f"printed {printed[:80]!r} instead of {expected[:80]!r}"
 
 
+def _rewind(descriptors: Sequence[int]) -> None:
+    """To the beginning, the written ones emptied: a server that died may have begun the job."""
+    for descriptor in descriptors:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    for descriptor in descriptors[_NUM_READ:]:
+        os.ftruncate(descriptor, 0)
+
+
 def _content(descriptor: int, most: int | None = None) -> bytes:
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, size if most is None else min(size, most), 0)
-
-
-def _visible() -> dict[str, list[str]]:
-    """What programs may read beside the standard library, and where they import from."""
-    source = Path(__file__).resolve().parents[2]
-    needed = [source / "__init__.py", source / "rewards" / "__init__.py", source / "rewards" / "sandbox"]
-    folders, places = [str(path) for path in needed], [str(source.parent)]
-    for name in _PACKAGES:
-        if (spec := find_spec(name)) and spec.origin:
-            origin = Path(spec.origin).resolve()
-            package = origin.parent if origin.name == "__init__.py" else origin
-            libraries = package.parent / f"{name}.libs"
-            folders += [str(package), *([str(libraries)] if libraries.is_dir() else [])]
-            places.append(str(package.parent))
-    standard = [
-        path for path in sys.path if path and Path(path).resolve().is_relative_to(Path(sys.base_prefix).resolve())
-    ]
-    standard = [path for path in standard if not path.endswith(("site-packages", "dist-packages"))]
-    return {"folders": folders, "path": list(dict.fromkeys([*standard, *places]))}
 
 
 def _start_server(

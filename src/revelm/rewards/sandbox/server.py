@@ -19,6 +19,7 @@ from revelm.rewards.sandbox.confine import Place, leave
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import Job, Supervisor
 from revelm.rewards.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
+from revelm.rewards.sandbox.usage import kill_tree
 
 _IMPORTED = [
     "abc",
@@ -124,10 +125,12 @@ def _in_a_child(request: Any, descriptors: Sequence[int], channel: socket.socket
             if not part:
                 break
         elif ready:
-            os.kill(pid, signal.SIGKILL)
+            kill_tree(place, pid)
             os._exit(0)
     os.close(listen)
     os.waitpid(pid, 0)
+    if not answer:
+        kill_tree(place, 0)  # what a supervisor leaves that dies comes to this process
     return answer or json.dumps({"verdict": "error\nthe supervisor of the sandbox died"}).encode()
 
 
