@@ -177,3 +177,21 @@ def test_hashes_are_the_same_for_all_servers(sandbox: LocalSandbox) -> None:
         assert sandbox.run(code, tests, LIMITS)[0].detail == other.run(code, tests, LIMITS)[0].detail
     finally:
         other.close()
+
+
+def test_fresh_interpreters_are_as_forks_are() -> None:
+    """Catches scripts that only run where the server has made things ready: `exit`, several threads."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+barrier = Barrier(10)
+with ThreadPoolExecutor(10) as pool:
+    print(sum(pool.map(lambda n: barrier.wait(5) * 0 + n, range(10))))
+exit(0)
+"""
+    fresh = LocalSandbox(start="fresh")
+    try:
+        score = score_code(code, CodeTests("stdio", inputs=("",), outputs=("45",)), limits=LIMITS, executor=fresh)
+    finally:
+        fresh.close()
+    assert score.value == 1.0, score.reason

@@ -9,6 +9,7 @@ import gc
 import io
 import os
 import random
+import site
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from revelm.rewards.sandbox.serving import Service
 
 _CHUNK = 2**20
+_THREAD_STACK = 8 * 2**20
 
 
 def read_all(descriptor: int) -> bytes:
@@ -129,5 +131,7 @@ def _show_error() -> None:
 
 def fresh(arguments: list[str]) -> Any:
     """``main`` in an interpreter of its own, from words of its command line."""
+    site.setquit()
+    threading.stack_size(_THREAD_STACK)  # by default as large as the limit of the main thread's
     kind, *descriptors = arguments
     main(kind, *(int(word) for word in descriptors))
