@@ -151,7 +151,7 @@ def test_mistakes_cost_nothing(folder: Path, tmp_path: Path, capsys: pytest.Capt
     for word, reason in (
         ("tasks.parity.task.kind=parities", "tasks.parity.task.kind: 'parities' is not known"),
         ("tasks.parity.max_new_tokens=300", "tasks.parity.settings.static"),
-        ("tasks.parity.settings.static.rule=statik", "'statik' is not known"),
+        ("tasks.parity.settings.static.rule=statik", "tasks.parity.settings.static.rule.kind: 'statik' is not known"),
     ):
         assert main([*words, word]) == 2
         assert reason in capsys.readouterr().err
@@ -181,6 +181,8 @@ def test_a_comparison_of_two(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert [(one["task"], one["setting"]) for one in found] == [("parity", "static"), ("parity", "dynamic")]
     static = found[0]
     assert (static["difference"]["mean"], static["p"], static["num_equal"]) == (0.0, 1.0, 4)
+    assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", "page.html"]) == 2
+    assert "--out page.html: expected a file name that ends in .json or .md" in capsys.readouterr().err
     assert main(["eval", "compare", str(folder / "whole")]) == 2
     assert "expected two folders" in capsys.readouterr().err
 

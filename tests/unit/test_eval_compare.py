@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from revelm.eval.compare import compare_evaluations, compared, difference, holm, sign_flip_p
+from revelm.eval.compare import compare_evaluations, compared, comparison_markdown, difference, holm, sign_flip_p
 
 
 def enumerated(d: list[float]) -> float:
@@ -78,6 +78,15 @@ def test_wins_and_losses_are_of_the_second() -> None:
     found = compared({"a": (0.0, 1.0), "b": (1.0, 0.5), "c": (0.5, 0.5)})
     assert (found["won"], found["lost"], found["num_equal"]) == (["a"], ["b"], 1)
     assert found["difference"]["mean"] == pytest.approx((1.0 - 0.5) / 3)
+
+
+def test_any_id_is_a_piece_of_code() -> None:
+    """Catches an id of a user's file that ends its line, becomes markup, or tells a terminal to do something."""
+    entry = compared({"a`<b>\n\x1b[2J| c": (0.0, 1.0), "d": (1.0, 1.0)}) | {"task": "t", "setting": "s"}
+    found = {"first": "x`", "second": "y", "comparisons": [{**entry, "p_holm": 1.0, "left_out": 0}]}
+    lines = comparison_markdown(found).splitlines()
+    assert lines[:2] == ["- first: `x`", "- second: `y`"]
+    assert "- t, s, won: `a <b> [2J| c`" in lines
 
 
 def test_a_folder_without_samples_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from revelm.core.types import Completion, Problem
+from revelm.tasks.code import Code
+from revelm.tasks.code_collections import Apps
 from revelm.tasks.math import Math
 from revelm.tasks.multiple_choice import MultipleChoice
 
@@ -226,7 +228,6 @@ def test_ids(tmp_path: Path) -> None:
     [
         ({"test_share": 1.0}, "test_share=1.0"),
         ({"max_bad_rows": -1}, "max_bad_rows=-1"),
-        ({"test_data": "t.jsonl"}, "give the training file as well"),
         ({"data": "a.jsonl", "test_data": "a.jsonl"}, "is the training file"),
     ],
 )
@@ -235,6 +236,16 @@ def test_settings_that_cannot_work(kind: Any, fields: dict[str, Any], message: s
     """Catches an evaluation on the training problems, and a setting that is ignored."""
     with pytest.raises(ValueError, match=message):
         kind(**fields)
+
+
+@pytest.mark.parametrize("kind", [Math, Code, Apps])
+def test_a_test_file_alone(tmp_path: Path, kind: Any) -> None:
+    """Catches an evaluation on one's own file that needs a training file beside it, or that asks the hub's problems."""
+    row = {"question": "Add.", "answer": "3", "problem_id": 1, "test_list": ["assert add(1, 2) == 3"]}
+    task = kind(test_data=write(tmp_path, [row]))
+    assert [problem.question for problem in task.problems("test")] == ["Add."]
+    if kind is not Apps:  # whose training problems are the hub's
+        assert list(task.problems("train")) == []
 
 
 def choice(folder: Path, row: Any, **fields: Any) -> Problem:

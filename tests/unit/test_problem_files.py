@@ -129,6 +129,7 @@ def test_a_field_of_a_megabyte(tmp_path: Path) -> None:
         ("a.json", "[]", r"has no rows"),
         ("a.jsonl", "\n \n", r"has no rows"),
         ("a.csv", "a,b\n", r"has no rows"),
+        ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv, line 1: the header has 'a' twice; rename one"),
         ("a.csv", "a,b\n1,2\n3\n", r"a\.csv, row 2 \(line 3\): has 1 values, the header has 2 \(a, b\)"),
         ("a.json", "[1]", r"a\.json, row 1: expected a JSON object, not 1"),
         ("a.json", "3", r"a\.json: expected a list of objects, .* not 3"),

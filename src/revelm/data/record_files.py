@@ -84,7 +84,7 @@ def _csv_records(path: str, text: str) -> Iterator[Record]:
         if not any(value.strip() for value in values):
             continue
         if header is None:
-            header = [value.strip() for value in values]
+            header = _header(path, line, values)
             continue
         number += 1
         if len(values) != len(header):
@@ -93,6 +93,14 @@ def _csv_records(path: str, text: str) -> Iterator[Record]:
                 f"{len(header)} ({', '.join(header)}); make them equal"
             )
         yield line, dict(zip(header, values, strict=True))
+
+
+def _header(path: str, line: int, values: Sequence[str]) -> list[str]:
+    header = [value.strip() for value in values]
+    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{path}, line {line}: the header has {twice!r} twice; rename one of these columns")
+    return header
 
 
 def _csv_lines(path: str, text: str) -> list[tuple[int, list[str]]]:

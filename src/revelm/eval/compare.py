@@ -124,13 +124,19 @@ def comparison_markdown(found: Mapping[str, Any]) -> str:
         rows.append([one["task"], one["setting"], *numbers, *counts])
         for what in ("won", "lost"):
             more = len(one[what]) - SHOWN
-            names = ", ".join(f"`{name}`" for name in one[what][:SHOWN]) + (f" and {more} more" if more > 0 else "")
+            names = ", ".join(map(_code, one[what][:SHOWN])) + (f" and {more} more" if more > 0 else "")
             lists += [f"- {one['task']}, {one['setting']}, {what}: {names}"] if names else []
-    title = f"first: {found['first']}\nsecond: {found['second']}\n\nAccuracies in per cent; second minus first, with "
-    title += "95 % intervals over problems that both answered."
+    title = f"- first: {_code(found['first'])}\n- second: {_code(found['second'])}\n\n"
+    title += "Accuracies in per cent; second minus first, with 95 % intervals over problems that both answered."
     left = sum(one["left_out"] for one in found["comparisons"])
     note = [f"{left} problems are in one of the two only, or asked otherwise; they are left out."] if left else []
     return "\n\n".join([title, table(header, rows), *(["\n".join(lists)] if lists else []), *note])
+
+
+def _code(name: str) -> str:
+    """A name, which may be anything, as a piece of code on one line."""
+    shown = "".join(sign if sign.isprintable() and sign != "`" else " " for sign in name)
+    return f"`{' '.join(shown.split())}`"
 
 
 def _mcnemar(won: int, differing: int) -> float:

@@ -55,10 +55,13 @@ class SettingSpec(Schema):
         """This setting, with those of ``limits`` about which it says nothing."""
         return self.model_copy(update={name: value for name, value in limits.items() if vars(self)[name] is None})
 
-    def sampling(self, seed: int = 0) -> Sampling:
-        """The engine's settings. ValueError names a rule that does not exist, cannot be built or does not go along."""
+    def sampling(self, seed: int = 0, *, field: str = "rule") -> Sampling:
+        """The engine's settings. ValueError names a rule that does not exist, cannot be built or does not go along.
+
+        ``field``: how errors address the rule.
+        """
         given: dict[str, Any] = {name: vars(self)[name] for name in SettingSpec.model_fields if name != "rule"}
-        return Sampling(**given, rule=build("rules", self.rule), seed=seed)
+        return Sampling(**given, rule=build("rules", self.rule, field=field), seed=seed)
 
 
 def standard_settings(**limits: int | None) -> dict[str, SettingSpec]:

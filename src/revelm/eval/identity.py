@@ -26,8 +26,8 @@ def begin(out: Path, config: EvalConfig, state: Mapping[str, Any]) -> None:
     """
     saved = out / CONFIG
     if not saved.exists() and not (out / "summary.json").exists():
-        dump_yaml(config, saved)
         write_json_atomic(out / STATE, state)
+        dump_yaml(config, saved)  # last: with it there is an evaluation
         return
     if not config.resume:
         raise ValueError(f"out: {out} already holds a run; add --resume to go on with it, or give another --out")
@@ -42,7 +42,7 @@ def begin(out: Path, config: EvalConfig, state: Mapping[str, Any]) -> None:
 
 def state_of(weights: Path, problems: Mapping[str, tuple[Task, Sequence[Problem]]]) -> dict[str, Any]:
     """Digests: of the checkpoint's files (names, sizes, and a piece of each), and of the problems of each task as they
-    are asked."""
+    are asked and judged."""
     found = {name: _digest(_told(task, some)) for name, (task, some) in problems.items()}
     return {"weights": _digest(_pieces(weights)), "problems": found}
 
@@ -67,7 +67,7 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 def _told(task: Task, problems: Sequence[Problem]) -> Iterator[bytes]:
     for problem in problems:
-        yield json.dumps([problem.id, task.prompt(problem), problem.reference]).encode()
+        yield json.dumps([problem.id, task.prompt(problem), problem.reference, repr(problem.info)]).encode()
 
 
 def _pieces(folder: Path) -> Iterator[bytes]:

@@ -22,7 +22,9 @@ def select_problems(task: Task, spec: EvaluationSpec) -> list[Problem]:
     """The problems to ask. ValueError when the split is empty."""
     problems = list(task.problems(spec.split))
     if not problems:
-        raise ValueError(f"task {task.name!r} has no problems in split {spec.split!r}")
+        raise ValueError(
+            f"task {task.name!r} has no problems in split {spec.split!r}; give other data or another split"
+        )
     return problems[: spec.num_problems]
 
 
@@ -41,7 +43,7 @@ def check_evaluation(
     samplings: dict[Family, dict[str, Sampling]] = {}
     for name, setting in settings.items():
         decoding = decoding_family(family, setting.block_size, field=dotted(name, "block_size"))
-        samplings.setdefault(decoding, {})[name] = setting.sampling()
+        samplings.setdefault(decoding, {})[name] = setting.sampling(field=dotted(name, "rule"))
     for decoding, some in samplings.items():
         cache = cache_for(decoding, spec.cache, field=dotted(field, "cache"))
         check_problems(task, problems, some, family=decoding, tokenizer=tokenizer, cache=cache)

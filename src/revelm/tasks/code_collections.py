@@ -44,8 +44,10 @@ class Apps(CodeTask):
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "test"; see `Task.problems`."""
         train, test = self.data, self.test_data
-        if train is None:
-            train, test = (hub_file(APPS_HUB, name) for name in ("train.jsonl", "test.jsonl"))
+        if train is None and test is None:
+            test = hub_file(APPS_HUB, "test.jsonl")
+        if train is None and split == "train":
+            train = hub_file(APPS_HUB, "train.jsonl")
         return _problems(self, split, Files(train, test, self.test_share, "", self.id_field, self.max_bad_rows))
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:

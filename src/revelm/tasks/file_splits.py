@@ -22,8 +22,9 @@ _SHARES = 10_000
 class Files:
     """Where the problems are. ``test`` None: ``test_share`` of the questions in ``train`` are for the test.
 
-    ``train`` None or "sample": in ``sample``, which comes with the task. ``id_field``: the field that names a row;
-    None: its number does. ``max_bad_rows``: how many rows of a file may be unusable; they are left out and logged.
+    ``train`` None: none beside a ``test``, and else, as for "sample", in ``sample``, which comes with the task.
+    ``id_field``: the field that names a row; None: its number does. ``max_bad_rows``: how many rows of a file may be
+    unusable; they are left out and logged.
     """
 
     train: str | None
@@ -48,14 +49,14 @@ def file_problems(files: Files, split: str, *, task: str, read: Callable[[Row, s
     if files.test is None:
         problems = problems_of(train)
         return [p for p in problems if _is_test(p.question, task, files.test_share) == (split == "test")]
+    if split == "train" and files.train is None:
+        return []
     test = problems_of(files.test)
-    if split == "test":
-        return test
-    return unasked(problems_of(train), test)
+    return test if split == "test" else unasked(problems_of(train), test)
 
 
 def check_files(files: Files) -> None:
-    """Refuse numbers outside their range, a test file alone, and one file for both splits.
+    """Refuse numbers outside their range, and one file for both splits.
 
     Raises ValueError that names the field.
     """
@@ -63,8 +64,6 @@ def check_files(files: Files) -> None:
         raise ValueError(f"max_bad_rows={files.max_bad_rows}: expected how many rows may be unusable, at least 0")
     if not 0.0 <= files.test_share < 1.0:
         raise ValueError(f"test_share={files.test_share}: expected the share of questions for the test, from 0 up to 1")
-    if files.test is not None and files.train is None:
-        raise ValueError(f"test_data={files.test!r}: give the training file as well, as data")
     if files.test is not None and files.test == files.train:
         raise ValueError(f"test_data={files.test!r}: is the training file; leave it out to divide by test_share")
 
