@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -253,3 +256,34 @@ def test_limits_that_nothing_keeps_are_refused(field: str, value: float) -> None
     """Catches a limit of nothing, under which every answer is wrong."""
     with pytest.raises(ValueError, match=f"limits.{field}={value}"):
         Limits(**{field: value})  # type: ignore[arg-type]
+
+
+def test_python_and_packages_may_be_below_tmp(tmp_path: Path) -> None:
+    """Catches a checkout in /tmp, whose programs would run without namespaces, or without their packages."""
+    source = Path(__file__).resolve().parents[2] / "src" / "revelm"
+    shutil.copytree(source, tmp_path / "revelm", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+        import sys
+        from revelm.rewards.code_score import score_code
+        from revelm.rewards.code_tests import CodeTests
+        from revelm.rewards.sandbox.local import LocalSandbox
+        sandbox = LocalSandbox(isolation="namespaces")
+        tests = CodeTests("stdio", inputs=("",), outputs=("1",))
+        program = "import numpy.testing, os\\nopen('x', 'w').close()\\nprint(len(os.listdir('.')))"
+        score = score_code(program, tests, executor=sandbox)
+        print(sys.modules["revelm"].__file__, score.reason)
+        sandbox.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "RuntimeError: no sandbox of isolation" in done.stderr and "Operation not permitted" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) in done.stdout
+    assert "1 of 1 tests passed" in done.stdout

@@ -22,6 +22,7 @@ from revelm.rewards.sandbox.syscall_filter import filter_program, install, this_
 Isolation = Literal["namespaces", "weak"]
 _SHOWN = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+_FOLDER, _OTHER_FOLDER = "/tmp", "/program"
 _ROOTS = ("/sys", "/mnt", "/media", "/opt", "/proc")
 _STACK = 128 * 2**20
 _FIRST_UID, _NUM_PIDS = 1_000_000_000, 2**22
@@ -33,7 +34,7 @@ class Place:
     """Where a server's programs run. ``uids``: of programs and of tests; None: the user's own (no other can be had).
 
     ``proc``: descriptor of /proc as the server saw it. ``base_bytes``: address space of a process before it begins.
-    ``uses_userns``: processes are counted within the server's own user namespace.
+    ``uses_userns``: processes are counted within the server's own user namespace. ``folder``: where programs may write.
     """
 
     isolation: Isolation
@@ -42,6 +43,7 @@ class Place:
     proc: int
     base_bytes: int
     filter: bytes | None
+    folder: str
 
 
 def leave(folders: list[str], isolation: Isolation) -> Place:
@@ -54,16 +56,16 @@ def leave(folders: list[str], isolation: Isolation) -> Place:
     program = filter_program(this_machine(), allows_network=allows_network)
     is_root = os.geteuid() == 0
     uids = _free_uids() if is_root else None
-    uses_userns = False
+    uses_userns, folder = False, ""
     if isolation == "weak":
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     if isolation == "namespaces":
         uses_userns = _unshare(is_root=is_root)
         if uses_userns and is_root:
             uids = None
-        _change_root(folders)
+        folder = _change_root(folders)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # jobs hold descriptors of tests: /proc shows them to the same user
-    return Place(isolation, uids, uses_userns, proc, base, program)
+    return Place(isolation, uids, uses_userns, proc, base, program, folder)
 
 
 def _free_uids() -> tuple[int, int]:
@@ -93,8 +95,11 @@ def _unshare(*, is_root: bool) -> bool:
     return True
 
 
-def _change_root(folders: list[str]) -> None:
-    """A new root that holds Python, ``folders``, a few devices, an empty /tmp, and nothing else."""
+def _change_root(folders: list[str]) -> str:
+    """A new root that holds Python, ``folders``, a few devices, an empty folder, and nothing else.
+
+    Returns the folder: /tmp, or another where Python itself, or a package, is below that.
+    """
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = next(Path(path) for path in _ROOTS if Path(path).is_dir())
     shown = [path for path in (*_SHOWN, sys.base_prefix, *folders) if Path(path).exists()]
@@ -107,13 +112,15 @@ def _change_root(folders: list[str]) -> None:
         _hide(place, [folder for folder in map(Path, folders) if folder.is_relative_to(place)], root)
     for name in _DEVICES:
         _show(Path("/dev") / name, root, is_device=True)
-    (root / "tmp").mkdir()
-    (root / "dev" / "shm").symlink_to("/tmp")
+    folder = _OTHER_FOLDER if any(Path(path).is_relative_to(_FOLDER) for path in shown) else _FOLDER
+    (root / folder.removeprefix("/")).mkdir()
+    (root / "dev" / "shm").symlink_to(folder)
     os.chdir(root)
     syscalls.mount(".", "/", flags=syscalls.MS_MOVE)
     os.chroot(".")
     os.chdir("/")
     syscalls.make_read_only("/", is_deep=False)  # it is shared by all jobs, and its owner may be who programs run as
+    return folder
 
 
 def _packages() -> list[Path]:
@@ -166,8 +173,8 @@ def separate(place: Place, limits: Limits) -> Path | None:
     syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
     options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount("tmp", "/tmp", kind="tmpfs", flags=flags, data=options)
-    os.chdir("/tmp")
+    syscalls.mount("tmp", place.folder, kind="tmpfs", flags=flags, data=options)
+    os.chdir(place.folder)
     return None
 
 
