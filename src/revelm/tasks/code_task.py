@@ -28,7 +28,6 @@ STDIO_INSTRUCTION = (
     "Put the whole program in a single Python code block."
 )
 _USUAL = Limits()
-_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[^\n]*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def fitted(program: str, tests: CodeTests, *, start: str = "") -> tuple[str, Cod
     """The program and its tests, made to meet.
 
     ``start`` is put in front of a program that goes on from it. A method of ``class Solution`` is called as one, a
-    function as one, whichever the program has. ``from __future__`` moves in front of everything else.
+    function as one, whichever the program has.
     """
     program = completed(program, start)
     if tests.method == "call" and tests.names:
@@ -134,7 +133,4 @@ def fitted(program: str, tests: CodeTests, *, start: str = "") -> tuple[str, Cod
             tests = replace(tests, names=(f"Solution.{name}",))
         elif owner and not defines(program, owner) and defines(program, name):
             tests = replace(tests, names=(name,))
-    if tests.prelude and (first := "".join(_FUTURE.findall(program))):
-        program = _FUTURE.sub("", program)
-        tests = replace(tests, prelude=f"{first}{tests.prelude}")
     return program, tests

@@ -54,7 +54,7 @@ class RemoteTests:
 
     def run(self, code: str) -> tuple[TestResult, ...]:
         """See `Executor`. A failure of the service is a result of "error"."""
-        source = f"{self.tests.prelude}\n{code}" if self.tests.prelude else code
+        source = self.tests.source(code)
         if self.tests.method != "stdio":
             return self._together(source)
         if _SURROGATE.search(source):
