@@ -69,4 +69,4 @@ def test_data_sets_of_the_hub_are_read_from_the_cache(cache: Path) -> None:
     ]
     assert "refused: task.data=None: test3.jsonl of livecodebench/code_generation_lite could not be fetched" in said[4]
     assert "or give task.data, a copy of test3.jsonl" in said[4]
-    assert "refused: task.data=None: train.jsonl of codeparrot/apps could not be fetched" in said[5]
+    assert "refused: task.data=None: test.jsonl of codeparrot/apps could not be fetched" in said[5]
