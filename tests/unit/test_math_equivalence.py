@@ -90,6 +90,12 @@ EQUAL = {
         (r"\sum_{k=1}^{4} k", "10"),
         (r"\int_0^1 2x\,dx", "1"),
         ("3", "\u0663"),
+        (r"\sqrt{a}\sqrt{b}", r"\sqrt{ab}"),
+        (r"\sqrt{a^3}", r"a\sqrt{a}"),
+        (r"\frac{1}{2^{200}}", "2^{-200}"),
+        (r"e^{-200}", r"\frac{1}{e^{200}}"),
+        (r"\sqrt2\cdot\sqrt2-2", "0"),
+        (r"\gcd(12,18)", "6"),
     ],
     "percent, units, money": [
         (r"50\%", "50"),
@@ -138,6 +144,8 @@ EQUAL = {
         (r"x \ne 3", r"(-\infty,3)\cup(3,\infty)"),
         (r"\emptyset", r"\{\}"),
         (r"\mathbb{R}", r"(-\infty,\infty)"),
+        (r"\text{all real numbers}", r"\mathbb{R}"),
+        (r"\mathbb{R}", "all reals"),
         (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"),
         (r"\pm 3", "3, -3"),
         (r"\{1\pm\sqrt{5},-2\}", r"\{-2, 1-\sqrt5, 1+\sqrt5\}"),
@@ -160,6 +168,9 @@ EQUAL = {
         (r"x + y \le 6", r"6 \ge y + x"),
         (r"k \geqslant 2", r"k \ge 2"),
         ("5", "2+3=5"),
+        ("(m,n)=(6,3),(9,3)", "(9,3),(6,3)"),
+        ("(1,2)", r"(x, y) = \left(1,2\right)"),
+        ("x=1,y=2", "1,2"),
     ],
     "words and choices": [
         (r"\text{Evelyn}", "Evelyn"),
@@ -210,11 +221,23 @@ DIFFERENT = {
         ("1", "1!!!!!!!2"),
         ("1000000", "1000001"),
         ("0.1234567", "0.1234568"),
+        (r"\pi", "3.14160"),
+        (r"\frac{1}{7}", "0.142858"),
+        ("2^{1009}", "2^{1009}-1"),
+        (r"\binom{2018}{1009}", r"\binom{2018}{1009}-1"),
+        (r"\frac{1}{2^{200}}", r"\frac{1}{2^{201}}"),
+        (r"1-\frac{1}{2^{100}}", "1"),
+        ("e^{-200}", "0"),
+        (r"\frac{\sqrt{3}}{2^{200}}", r"\frac{\sqrt{3}}{2^{201}}"),
     ],
     "formulas": [
         ("x^2+1", "x^2-1"),
         ("x", "y"),
         ("x", r"\sqrt{x^2}"),
+        ("A", r"\sqrt{A^2}"),
+        (r"\theta", r"|\theta|"),
+        ("xy", "|xy|"),
+        (r"\gcd(m,n)", "1"),
         ("N", "n"),
         (r"\sin x", r"\cos x"),
         (r"\frac{a}{b}", r"\frac{b}{a}"),
@@ -284,6 +307,8 @@ DIFFERENT = {
         (r"x + y \le 6", r"x + y \ge 6"),
         (r"x + y \le 6", "x + y < 6"),
         ("5", "2+2=5"),
+        ("x=1,y=2", "2,1"),
+        ("(x,y)=(1,2)", "(y,x)=(1,2)"),
     ],
     "words and choices": [
         (r"\text{east}", "west"),
@@ -313,7 +338,10 @@ def test_what_is_equal(reference: str, answer: str) -> None:
 
 @pytest.mark.parametrize(("reference", "answer"), cases(DIFFERENT))
 def test_what_is_different(reference: str, answer: str) -> None:
-    """W67: commas deleted ("1,2" = "12"), percents and units dropped, and all that a policy can be paid for wrongly."""
+    """W67: commas deleted ("1,2" = "12"), percents and units dropped, and all that a policy can be paid for wrongly.
+
+    Numbers that agree in 25 digits are not the same (2^1009 - 1), letters are not positive (|A|), gcd(m,n) is not 1.
+    """
     assert not is_equal(reference, answer)
 
 

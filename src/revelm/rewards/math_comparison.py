@@ -51,13 +51,16 @@ class Comparison:
         numbers = number_words_read(reference), number_words_read(answer)
         if numbers != (reference, answer):
             return self._deeper().holds(*numbers)
-        return False if words is not None and r"\text" in reference and "," not in reference else None
+        is_prose = words is not None and r"\text" in reference and parts_of(reference).kind == "one"
+        return False if is_prose and "," not in reference else None
 
     def _lists(self, reference: str, answer: str, lists: tuple[tuple[str, ...], tuple[str, ...]]) -> bool:
         """Where at least one of two answers has several parts."""
         parts = [parts_of(reference), parts_of(answer)]
         if len(lists[0]) == len(lists[1]):
-            return self._unordered(*lists)
+            named = [len({_named(item).name for item in items} - {""}) for items in lists]
+            is_tuple = sorted(named) == [0, len(lists[0])]  # "x=1, y=2" is answered by "1, 2", not by "2, 1"
+            return self._ordered(*lists) if is_tuple else self._unordered(*lists)
         ranges = [_ranges(items) for items in lists]
         if ranges[0] or ranges[1]:
             united = [r" \cup ".join(r) if r else text for r, text in zip(ranges, (reference, answer), strict=True)]

@@ -1,16 +1,18 @@
 r"""Whether two formulas are the same function of their letters, or the same number.
 
 LaTeX is read by math-verify's grammar and evaluated to 50 digits at fixed points: small, middling and large, positive
-and negative. Formulas that agree at all of them are the same; ones that differ at one are not. That needs no
-simplification, so its time depends on the length of the formulas alone. Sums, integrals, limits and set operations
-are left to math-verify's own comparison.
+and negative. Formulas that agree at all of them, or at all where they are real, are the same. That needs no
+simplification, so its time depends on the length of the formulas alone. Fractions without letters are compared exactly.
+Sums, integrals, limits and set operations are left to math-verify's own comparison.
 """
 
 import logging
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from revelm.rewards.math_exact import exact_value
 from revelm.rewards.math_values import Unsampled, Value, agree, sample
 
 _STEPS = re.compile(r"\\l(?:floor|ceil)|floor|ceil")
@@ -21,7 +23,10 @@ _PLAIN_FUNCTIONS = re.compile(
 _GAMMA = re.compile(r"\\gamma(?![a-zA-Z_])")  # not the function
 _BIG_E = re.compile(r"(?<![a-zA-Z\\])E(?:_\{?(\w+)\}?)?(?![a-zA-Z])")  # not the base of logarithms
 _PRIMES = re.compile(r"([a-zA-Z])(?:\^\{\s*('+)\s*\}|\^?('+))")
+# Of letters the grammar works these out as if they had no divisor in common.
+_DIVISORS = re.compile(r"(?:gcd|lcm)(?![a-zA-Z])[^a-zA-Z]*[a-zA-Z]")
 _MAX_LENGTH = 400
+_MIN_POINTS = 3
 _MAX_DEPTH = 10
 _MAX_BARS = 12
 _WHOLE_ALGEBRA = re.compile(r"\\(?:sum|prod|int|iint|lim|cap|setminus|mathbb)(?![a-zA-Z])")
@@ -31,12 +36,29 @@ class GrammarError(ImportError):
     """The grammar of LaTeX does not work: without it every formula would silently count as different."""
 
 
-def values_of(spelled: str, other: str) -> tuple[Value, ...] | None:
+def values_of(spelled: str, other: str, *, is_real: bool = False) -> tuple[Value, ...] | None:
     """The values of a formula at the points at which ``other`` has values too; one value for a constant.
 
-    None for what cannot be read or evaluated.
+    None for what cannot be read or evaluated. ``is_real``: only where nothing on the way to it is a complex number.
     """
-    return _sampled(spelled, has_steps=bool(_STEPS.search(spelled + other)))
+    return _sampled(spelled, has_steps=bool(_STEPS.search(spelled + other)), is_real=is_real)
+
+
+def same_where_real(first: str, second: str) -> bool:
+    """Whether two formulas of letters agree wherever all their roots and logarithms are real: sqrt(a) sqrt(b) and
+    sqrt(a b) differ where a and b are negative. That has to be at three points at least."""
+    values = values_of(first, second, is_real=True), values_of(second, first, is_real=True)
+    if values[0] is None or values[1] is None:
+        return False
+    pairs = [pair for pair in _pairs(values[0], values[1]) if None not in pair]
+    return len(pairs) >= _MIN_POINTS and all(agree(a, b) for a, b in pairs)
+
+
+@lru_cache(maxsize=256)
+def fraction_of(spelled: str) -> Fraction | None:
+    """The fraction that a formula without letters is, exactly; None for others and what cannot be read."""
+    expression = _read(spelled)
+    return None if expression is None else exact_value(expression)
 
 
 def same_values(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
@@ -45,10 +67,11 @@ def same_values(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
     Of functions, points where one of them is real and the other is not are outside what they are about: log(x^2) and
     2 log(x) at -1.
     """
+    is_constant = len(first) == len(second) == 1
     pairs = [(a, b) for a, b in _pairs(first, second) if a is not None and b is not None]
-    if max(len(first), len(second)) > 1:
+    if not is_constant:
         pairs = [(a, b) for a, b in pairs if (a.imag == 0) == (b.imag == 0)]
-    return bool(pairs) and all(agree(a, b) for a, b in pairs)
+    return bool(pairs) and all(agree(a, b, is_settled=is_constant) for a, b in pairs)
 
 
 def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriented: bool) -> bool:
@@ -129,11 +152,13 @@ def _is_readable(spelled: str) -> bool:
         0 < len(spelled) <= _MAX_LENGTH
         and spelled.count("|") <= _MAX_BARS
         and ":" not in spelled
+        and _DIVISORS.search(spelled) is None
         and depth == 0
         and deepest <= _MAX_DEPTH
     )
 
 
+@lru_cache(maxsize=1024)
 def _read(spelled: str) -> Any | None:
     """The expression that a spelling is, as math-verify's grammar reads it, unevaluated; None if it is none."""
     check_grammar()
@@ -154,12 +179,12 @@ def _read(spelled: str) -> Any | None:
 
 
 @lru_cache(maxsize=4096)
-def _sampled(spelled: str, *, has_steps: bool) -> tuple[Value, ...] | None:
+def _sampled(spelled: str, *, has_steps: bool, is_real: bool) -> tuple[Value, ...] | None:
     expression = _read(spelled)
     if expression is None:
         return None
     try:
-        return sample(expression, has_steps=has_steps)
+        return sample(expression, has_steps=has_steps, is_real=is_real)
     except Unsampled:
         return None
     except Exception:  # noqa: BLE001 - a boundary: expressions of others, of any kind

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import mpmath
 
-from revelm.rewards.math_formula import same_by_algebra, same_values, values_of
+from revelm.rewards.math_formula import fraction_of, same_by_algebra, same_values, same_where_real, values_of
 from revelm.rewards.math_quantity import Quantity, read_quantity, stands_for
 from revelm.rewards.math_text import key
 from revelm.rewards.math_units import Measured, split_unit, units_agree
@@ -68,11 +68,14 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness) -> bool:
     first, second = read_quantity(reference), read_quantity(answer)
     if first is not None and second is not None:
         return _same_numbers(first, second, closeness)
+    exact = first or _fraction(reference), second or _fraction(answer)
+    if exact[0] is not None and exact[1] is not None:
+        return _same_numbers(exact[0], exact[1], closeness)
     values = values_of(reference, answer)
     said = None if values is None else values_of(answer, reference)
     if values is None or said is None:
         return same_by_algebra(reference, answer)
-    if same_values(values, said):
+    if same_values(values, said) or same_where_real(reference, answer):
         return True
     numbers = first or _constant(values), second or _constant(said)
     return numbers[0] is not None and numbers[1] is not None and _same_numbers(numbers[0], numbers[1], closeness)
@@ -92,6 +95,11 @@ def _same_ratio(reference: str, answer: str) -> bool:
             return False
         shares.append(values[0] / values[1] if len(values) == 2 else values[0])
     return shares[0] == shares[1]
+
+
+def _fraction(spelled: str) -> Quantity | None:
+    value = fraction_of(spelled)
+    return None if value is None else Quantity(value)
 
 
 def _constant(values: tuple[Value, ...]) -> Quantity | None:

@@ -18,7 +18,7 @@ _CLOSE = {")", "]", "}", r"\}"}
 _AND = re.compile(r"\\text\{[\s,]*(?:and|or|,)[\s,]*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
 _COMMAS = re.compile(r",(?:\s*,)+")
 _MATRIX = re.compile(r"^\\begin\{([pbBvV]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}$", re.DOTALL)
-_REALS = {r"\mathbb{R}", r"\text{all real numbers}", r"\text{all reals}", "all real numbers"}
+_REALS = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?all (?:real numbers|reals)(?:\s*\})?")
 _EMPTY = {r"\emptyset", r"\{\}", r"\{ \}"}
 
 
@@ -38,7 +38,7 @@ def parts_of(spelled: str) -> Parts:
     """Take an answer apart, one level deep; "one" for what has no parts."""
     if spelled in _EMPTY:
         return Parts("set", ())
-    if spelled in _REALS:
+    if _REALS.fullmatch(spelled):
         return Parts("group", (r"-\infty", r"\infty"), "()")
     if matrix := _MATRIX.match(spelled):
         return _matrix(matrix[1], matrix[2])

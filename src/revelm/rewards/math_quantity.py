@@ -77,7 +77,10 @@ def stands_for(decimal: Quantity, other: Quantity) -> bool:
     """Whether a decimal of at least six significant digits is an endless number, rounded or cut off to its digits."""
     if decimal.last_place is None or other.last_place is not None or decimal.significant < MIN_SIGNIFICANT:
         return False
-    return abs(decimal.value - other.value) < decimal.last_place and other.is_endless
+    size, place = abs(decimal.value), decimal.last_place
+    is_rounded = abs(decimal.value - other.value) <= place / 2
+    is_cut_off = decimal.value * other.value > 0 and size <= abs(other.value) < size + place
+    return other.is_endless and (is_rounded or is_cut_off)
 
 
 def _decimal(digits: str) -> Quantity:

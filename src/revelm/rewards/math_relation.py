@@ -1,7 +1,7 @@
 r"""Equations and inequalities in an answer: what is named, and which numbers it can be.
 
 ``x = 3`` names 3, ``x \in [1, 2]`` and ``1 \le x \le 2`` name an interval. Names are letters, words, angles, applied
-functions, and sums and products of them ("m + n"); ``2x`` and ``x^2`` name nothing.
+functions, sums and products of them ("m + n"), and tuples ("(m, n)"); ``2x`` and ``x^2`` name nothing.
 """
 
 import re
@@ -11,12 +11,14 @@ from revelm.rewards.math_parts import split, tokens
 
 _SIGNS = {"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\sim", r"\equiv"}
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne", "=": "="}
-_INDEX = r"(?:_(?:\{[^{}]*\}|\w)|'|\^\{?(?:'+|-1)\}?)*"
-_ONE_NAME = (
-    rf"(?:[a-zA-Z]+{_INDEX}(?:\([^()]*\))?|\\(?!frac|sqrt|sin|cos|tan|log|ln|exp)[a-zA-Z]+{_INDEX}(?:\([^()]*\))?"
+_INDEX = r"(?:_(?:\{[^{}]*\}|\w)|'|\^\{?(?:'+|-1)\}?)*+"
+_ONE_NAME = (  # possessive: letters beside each other could else be told apart in exponentially many ways
+    rf"(?:[a-zA-Z]++{_INDEX}(?:\([^()]*\))?|\\(?!frac|sqrt|sin|cos|tan|log|ln|exp)[a-zA-Z]++{_INDEX}(?:\([^()]*\))?"
     rf"|\\text\{{[^{{}}]*\}}{_INDEX}|\\(?:angle|triangle|overline|dot|ddot|hat|bar|tilde)\s*\{{?[A-Za-z ]+{_INDEX}\}}?)"
 )
-_NAME = re.compile(rf"^\|?{_ONE_NAME}(?:\s*(?:[-+*/,]|\\cdot)?\s*{_ONE_NAME})*\|?$")
+_NAME = re.compile(
+    rf"^(?:\|?{_ONE_NAME}(?:\s*+(?:(?:[-+*/,]|\\cdot)\s*+)?+{_ONE_NAME})*+\|?|\({_ONE_NAME}(?:\s*+,\s*+{_ONE_NAME})++\))$"
+)
 _MAX_NAME = 60
 
 

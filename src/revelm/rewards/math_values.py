@@ -16,14 +16,8 @@ _LARGEST_LOG = 1e6
 _LARGEST_ARGUMENT = 1e5  # of factorials and binomials
 _NEGLIGIBLE = mpmath.mpf(10) ** -45
 _RELATIVE = mpmath.mpf(10) ** -25
-_RANGES = (
-    (0, 2),
-    (3, 13),
-    (17, 59),
-    (0, 2),
-    (3, 7),
-    (5, 23),
-)  # of the values of letters; the last three of either sign
+_RANGES = ((0, 2), (3, 13), (17, 59), (0, 2), (3, 7), (5, 23), (0, 2), (2, 5), (7, 31))  # of the values of letters
+_SIGNED = 3  # from this point on of either sign, for every letter another pattern: |x| is not x, nor |xy| xy
 _FUNCTIONS = (
     *("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc"),
     *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "re", "im", "arg"),
@@ -34,11 +28,11 @@ class Unsampled(Exception):  # noqa: N818 - not an error: the expression is of a
     """The expression has no value that can be computed here."""
 
 
-def sample(expression: Any, *, has_steps: bool) -> tuple[Value, ...]:
+def sample(expression: Any, *, has_steps: bool, is_real: bool = False) -> tuple[Value, ...]:
     """Values at the points; one alone for a constant. None at a point where it has none. Raises Unsampled.
 
     ``has_steps``: a formula with floors or ceilings is in play, which a few points cannot tell from its neighbours: 30
-    whole numbers are added.
+    whole numbers are added. ``is_real``: no value where a root or logarithm of a negative number would be needed.
     """
     from sympy import Basic
 
@@ -46,24 +40,35 @@ def sample(expression: Any, *, has_steps: bool) -> tuple[Value, ...]:
         raise Unsampled
     with mpmath.workdps(DIGITS):
         is_constant = not expression.free_symbols - {s for s in expression.free_symbols if s.name == "i"}
-        values = tuple(
-            _at(expression, point)
-            for point in range(1 if is_constant else len(_RANGES) + (_NUM_STEPS if has_steps else 0))
-        )
+        if is_constant:
+            values = (_settled(expression),)
+        else:
+            points = range(len(_RANGES) + (_NUM_STEPS if has_steps else 0))
+            values = tuple(_at(expression, point, is_real=is_real) for point in points)
     if all(value is None for value in values):
         raise Unsampled
     return values
 
 
-def agree(first: Value, second: Value) -> bool:
-    """Whether two values are the same to 25 digits."""
-    size = max(abs(first), abs(second))
-    return bool(abs(first - second) <= max(_RELATIVE * size, _NEGLIGIBLE))
+def agree(first: Value, second: Value, *, is_settled: bool = False) -> bool:
+    """Whether two values are the same to 25 digits. ``is_settled``: small ones are no rests of a rounding."""
+    allowed = _RELATIVE * max(abs(first), abs(second))
+    return bool(abs(first - second) <= (allowed if is_settled else max(allowed, _NEGLIGIBLE)))
 
 
-def _at(expression: Any, point: int) -> Value:
+def _settled(expression: Any) -> Value:
+    """The value of a constant; 0 for what more digits show to be the rest of a rounding."""
+    value = _at(expression, 0)
+    if value is None or value == 0 or abs(value) > _RELATIVE:
+        return value
+    with mpmath.workdps(2 * DIGITS):
+        finer = _at(expression, 0)
+    return value if finer is not None and agree(value, finer, is_settled=True) else mpmath.mpf(0)
+
+
+def _at(expression: Any, point: int, *, is_real: bool = False) -> Value:
     try:
-        value = _evaluate(expression, point)
+        value = _evaluate(expression, point, is_real=is_real)
     except (ZeroDivisionError, ValueError, OverflowError, TypeError):
         return None
     return value if mpmath.isfinite(value) else None
@@ -75,10 +80,13 @@ def _letter(name: str, point: int) -> Value:
     low, high = _RANGES[point]
     spread = crc32(f"{name}/{point}".encode("utf-8", "replace"))
     value = low + (high - low) * mpmath.mpf(spread % 99991 + 1) / 99992
-    return -value if point >= 3 and spread // 99991 % 2 else value
+    if point < _SIGNED:
+        return value
+    signs = sum(name.encode("utf-8", "replace")) % (2 ** (len(_RANGES) - _SIGNED) - 1) + 1
+    return -value if signs >> (point - _SIGNED) & 1 else value
 
 
-def _evaluate(node: Any, point: int) -> Value:
+def _evaluate(node: Any, point: int, *, is_real: bool) -> Value:
     import sympy
     from sympy.core.function import AppliedUndef
 
@@ -94,10 +102,19 @@ def _evaluate(node: Any, point: int) -> Value:
         return _constant(str(node))
     if node.is_Relational or isinstance(node, (sympy.Set, sympy.Tuple, sympy.MatrixBase)):
         raise Unsampled
-    values = [_evaluate(argument, point) for argument in node.args]
+    values = [_evaluate(argument, point, is_real=is_real) for argument in node.args]
     if (function := _OPERATIONS.get(type(node).__name__)) is None:
         raise Unsampled
+    if is_real and node.free_symbols and _leaves_reals(type(node).__name__, values):
+        raise ValueError("a root or logarithm of a negative number")
     return function(*values)
+
+
+def _leaves_reals(function: str, values: list[Value]) -> bool:
+    base = values[0]
+    if function not in ("Pow", "log") or mpmath.im(base) != 0 or mpmath.re(base) >= 0:
+        return False
+    return function == "log" or not mpmath.isint(values[1])
 
 
 def _power(base: Value, exponent: Value) -> Value:
