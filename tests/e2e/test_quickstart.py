@@ -11,7 +11,7 @@ from revelm.trainers import quickstart
 from revelm.trajectories.store import read_trajectories
 
 
-@pytest.mark.parametrize("task", ["chain", "sudoku4"])
+@pytest.mark.parametrize("task", ["chain", pytest.param("sudoku4", marks=pytest.mark.slow)])
 def test_smoke_run_leaves_what_it_promises_and_resumes(task: str, tmp_path: Path) -> None:
     """A stage that loses its output, or a resume that starts over, would only show after minutes of a real run."""
     words = ["quickstart", "--task", task, "--smoke", "--out", str(tmp_path / "q")]
