@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +207,37 @@ def test_guarded_tasks_alone_go_to_workers() -> None:
     verdicts(Parity(), items("b", "a"), progress=seen.append)
     verdicts(Obedient(), items("x"), progress=seen.append)
     assert seen == [1, 2, 1]
+
+
+def test_an_iterator_left_open_is_no_deadlock(pool: ScorePool) -> None:
+    """Catches a call that waits for ever for an iterator of its own thread, as a notebook keeps one after Ctrl-C."""
+    stream = pool.stream(Obedient(), items("x", "x"))
+    next(stream)
+    with pytest.raises(RuntimeError, match="an iterator that is not finished"):
+        pool.score(Obedient(), items("x"))
+    stream.close()
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        pool.score(Obedient(), items("x", "x"), stop)
+    assert pool.score(Obedient(), items("x"))[0].value == 1.0
+    assert stopped.traceback
+
+
+def test_a_pool_closed_by_another_thread() -> None:
+    """Catches a call that waits for ever for workers that a closed pool does not start any more."""
+    pool = ScorePool(1, memory_mb=1024)
+
+    def close(num_done: int) -> None:
+        if num_done == 1:
+            thread = threading.Thread(target=pool.close)
+            thread.start()
+            thread.join()
+
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.score(Obedient(), items(*["spin 0.06"] * 4), close)
 
 
 def test_workers_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

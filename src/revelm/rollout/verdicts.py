@@ -1,6 +1,7 @@
 """The scores of answers, wherever they are reached: in this process, or for a guarded task in worker processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from revelm.core.types import Completion, Problem, Score
 from revelm.rollout.score_round import no_score
@@ -16,16 +17,17 @@ def verdicts(
     ValueError names the task and the problem whose answer got none.
     """
     found: dict[int, Score] = {}
-    for place, score in verdict_stream(task, items):
-        found[place] = score
-        if progress is not None:
-            progress(len(found))
+    with closing(verdict_stream(task, items)) as stream:
+        for place, score in stream:
+            found[place] = score
+            if progress is not None:
+                progress(len(found))
     return [found[place] for place in range(len(items))]
 
 
 def verdict_stream(
     task: Task, items: Sequence[tuple[Problem, Completion]], *, pool: ScorePool | None = None
-) -> Iterator[tuple[int, Score]]:
+) -> Generator[tuple[int, Score], None, None]:
     """The same scores as they are reached, each with the place of its item. ``pool``: other workers than the shared."""
     if isinstance(task, GuardedTask) and task.score_seconds > 0:
         yield from (pool or shared_pool()).stream(task, items)

@@ -9,8 +9,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import wait
 from queue import SimpleQueue
 from types import TracebackType
@@ -28,6 +29,7 @@ MEMORY_MB = 4096
 _TICK = 0.05  # seconds between looks at the clocks of busy workers
 _STOP_GRACE = 0.3  # seconds that a stopped worker has to close what it opened
 _START_SECONDS = 300.0
+_PATIENCE = 1.0  # seconds between looks at whether a pool that starts a worker was closed
 
 Requests = SimpleQueue["tuple[Future[ScoreProcess], int] | None"]
 
@@ -48,6 +50,7 @@ class ScorePool:
         self._workers: list[ScoreProcess] = []
         self._requests: Requests = SimpleQueue()
         self._lock = threading.Lock()
+        self._user: int | None = None  # the thread whose call it is
         self._thread: threading.Thread | None = None
         self._owner = os.getpid()
         self._ending = weakref.finalize(self, _end, self._workers, self._requests, self._owner)
@@ -71,13 +74,16 @@ class ScorePool:
         Verdicts and errors are those of ``stream``.
         """
         found: dict[int, Score] = {}
-        for place, score in self.stream(task, items):
-            found[place] = score
-            if progress is not None:
-                progress(len(found))
+        with closing(self.stream(task, items)) as stream:
+            for place, score in stream:
+                found[place] = score
+                if progress is not None:
+                    progress(len(found))
         return [found[place] for place in range(len(items))]
 
-    def stream(self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]) -> Iterator[tuple[int, Score]]:
+    def stream(
+        self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]
+    ) -> Generator[tuple[int, Score], None, None]:
         """The verdict of ``task`` on each item, with its place among them, as they are reached.
 
         An answer that takes more than ``task.score_seconds`` of CPU scores 0, "timed out". ``breakdown["error"]`` is 1
@@ -87,12 +93,11 @@ class ScorePool:
         """
         if os.getpid() != self._owner:
             raise RuntimeError("this pool belongs to the process that made it; after a fork use shared_pool()")
-        with self._lock:
-            if not self._ending.alive:
-                raise RuntimeError("this pool is closed")
+        with self._turn():
             work = ScoreRound(task, items)
             try:
                 while not work.is_done:
+                    self._check_open()
                     self._deal(work)
                     self._listen(work)
                     yield from work.found()
@@ -103,6 +108,24 @@ class ScorePool:
     def close(self) -> None:
         """End all workers. A pool may be closed again, but not used."""
         self._ending()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One call at a time: those of other threads wait. RuntimeError where this thread would wait for itself."""
+        me = threading.get_ident()
+        if self._user == me:
+            raise RuntimeError("this pool is at work for an iterator that is not finished; close it first")
+        with self._lock:
+            self._check_open()
+            self._user = me
+            try:
+                yield
+            finally:
+                self._user = None
+
+    def _check_open(self) -> None:
+        if not self._ending.alive:
+            raise RuntimeError("this pool is closed")
 
     def _deal(self, work: ScoreRound) -> None:
         """Give waiting items to idle workers, and to new ones while there may be more."""
@@ -170,7 +193,10 @@ class ScorePool:
             self._thread.start()
         started: Future[ScoreProcess] = Future()
         self._requests.put((started, self._memory_mb))
-        return started.result()
+        while True:
+            with suppress(TimeoutError):
+                return started.result(_PATIENCE)
+            self._check_open()
 
     def _remove(self, worker: ScoreProcess) -> str:
         self._workers.remove(worker)
