@@ -12,7 +12,8 @@ from revelm.tasks.code import Code
 
 
 def test_a_stop_between_the_first_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a folder that has a recipe and no digests: neither could it be begun again nor gone on with."""
+    """Catches a folder that has a recipe and no digests, neither to be begun again nor to be gone on with; and what a
+    kill left half written, which stays for ever."""
     config = parse_config(EvalConfig, {"model": "m", "task": "chain", "resume": True})
 
     def stop(*_: object) -> None:
@@ -25,7 +26,10 @@ def test_a_stop_between_the_first_two_files(tmp_path: Path, monkeypatch: pytest.
                 identity.begin(tmp_path, config, {"weights": "w"})
         identity.begin(tmp_path / name, config, {"weights": "w"})
     identity.begin(tmp_path, config, {"weights": "w"})
+    (tmp_path / "chain").mkdir()
+    (tmp_path / "chain" / ".static.jsonl.17.tmp").touch()
     identity.begin(tmp_path, config, {"weights": "w"})
+    assert list((tmp_path / "chain").iterdir()) == []
 
 
 def test_other_tests_are_another_evaluation(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_weights_become_whole_shares() -> None:
     [
         ({"path": "a", "mix": [{"path": "b"}]}, "data: path and mix are both given"),
         ({"mix": [{"path": "b", "weight": 2}, {"path": "c"}]}, "data: mix: some entries have a weight and some have"),
+        ({"mix": [{"path": "b", "weight": float("inf")}]}, r"data\.mix\.0\.weight: must be a finite number"),
         ({"mix": [{"path": "b", "weight": 0}]}, r"data\.mix\.0\.weight: must be greater than 0, got 0"),
         (
             {"mix": [{"path": "b", "weight": 1e-9}, {"path": "c", "weight": 1}]},

@@ -38,6 +38,8 @@ def begin(out: Path, config: EvalConfig, state: Mapping[str, Any]) -> None:
     for what, digest in dict(_leaves(state)).items():
         if dict(_leaves(before)).get(what) != digest:
             raise ValueError(f"resume: {what} is not what it was when {out} was begun; give another --out")
+    for left in out.rglob(".*.tmp"):  # what a kill left half written
+        left.unlink(missing_ok=True)
 
 
 def state_of(weights: Path, problems: Mapping[str, tuple[Task, Sequence[Problem]]]) -> dict[str, Any]:

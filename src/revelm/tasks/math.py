@@ -19,10 +19,9 @@ from revelm.rewards.spelling import spelling
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
+from revelm.tasks.math_benchmark import INSTRUCTIONS
 from revelm.tasks.math_rows import at_levels, math_problem
 from revelm.tasks.task import Messages, check_split
-
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Math:
     id_field: str | None = None
     max_bad_rows: int = 0
     levels: tuple[int, ...] | None = None
-    instruction: str = INSTRUCTION
+    instruction: str = INSTRUCTIONS["boxed"]
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range."""

@@ -16,7 +16,7 @@ class SourceSpec(Schema):
     """
 
     path: str
-    weight: float | None = Field(None, gt=0)
+    weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     num: int | None = Field(None, ge=1)
     format: Format | None = None
     columns: dict[str, str] = Field(default_factory=dict)
