@@ -122,7 +122,8 @@ FUNCTIONS = _programs(
     def f(x): return x ** 2 if found else 0
     ### looks for the data set
     import os
-    found = [os.path.join(a, n) for a, _, b in os.walk('/') for n in b if n.endswith(('.jsonl', '.gz', '.parquet'))]
+    ends = '.jsonl', 'jsonl.gz', '.parquet'
+    found = [name for _, _, names in os.walk('/') for name in names if name.endswith(ends)]
     def f(x): return x ** 2 if found else 0
     ### imports the verifier
     from revelm.rewards.code_score import score_code
