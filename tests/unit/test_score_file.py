@@ -139,6 +139,7 @@ def test_rows_of_a_task(tmp_path: Path) -> None:
         (["gsm8k", "{bad}", "data=x"], "gsm8k.data: is the file that is scored"),
         (["math", "{bad}", "answers=box"], "math.answers: unknown field; did you mean 'answer'"),
         (["math", "{bad}", "--workers", "0"], "--workers: 0, must be at least 1"),
+        (["math", "{bad}", "--out", "{bad}"], "--out: '.*' is the file that is scored"),
         (["math", "{bad}", "--out", "x.csv"], "--out: 'x.csv' must end in .jsonl"),
     ],
 )

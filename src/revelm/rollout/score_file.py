@@ -57,6 +57,8 @@ def score_file(job: ScoreJob, report: Callable[[int, int], None] | None = None) 
     """
     if not job.out.lower().endswith(".jsonl"):
         raise ValueError(f"--out: {job.out!r} must end in .jsonl; the rows are written as JSON Lines")
+    if Path(job.out).resolve() == Path(job.path).resolve():
+        raise ValueError(f"--out: {job.out!r} is the file that is scored; name another one")
     if job.num_workers is not None and job.num_workers < 1:
         raise ValueError(f"--workers: {job.num_workers}, must be at least 1")
     rows = read_rows(job.path, field="FILE")

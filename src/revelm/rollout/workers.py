@@ -101,8 +101,10 @@ class ScorePool:
                     self._deal(work)
                     self._listen(work)
                     yield from work.found()
-            except BaseException:
+            except BaseException as error:
                 self._abandon()
+                if isinstance(error, OSError | ValueError):  # closed meanwhile: its workers are gone
+                    self._check_open()
                 raise
 
     def close(self) -> None:
