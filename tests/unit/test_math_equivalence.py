@@ -255,6 +255,9 @@ DIFFERENT = {
         (r"\frac{1}{2}", r"\frac{1}{2} \text{ or } 2"),
     ],
     "percent, units, money": [
+        ("3", r"3 \text{ unless five}"),
+        ("3", r"3 \text{ or four}"),
+        ("3", r"3 \text{ but not 4}"),
         ("50", r"50\%"),
         ("0.5", "50"),
         (r"50\%", r"5\%"),

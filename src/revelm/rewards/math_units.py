@@ -59,6 +59,8 @@ _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in (na
 _SHORT = {"cm", "mm", "km", "kg", "ft", "lb", "oz"}
 _BARE = sorted((a for a in _CANONICAL if (len(a) > 2 or a in _SHORT) and a.isalpha()), key=len, reverse=True)
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten, no units
+# No unit has them, and what they begin is another answer: "3 unless five".
+_HEDGES = {"or", "unless", "not", "if", "maybe", "perhaps", "possibly", "either", "but", "except", "otherwise"}
 _NOT_UNITS = {
     "pi",
     "and",
@@ -113,7 +115,8 @@ def split_unit(spelled: str) -> Measured:
         if found is None:
             continue
         words = found["unit"].split()
-        if len(words) > 4 or (words and words[0].lower().strip(".") in _NOT_UNITS):
+        lowered = [word.lower().strip(".,") for word in words]
+        if len(words) > 4 or (words and lowered[0] in _NOT_UNITS) or not _HEDGES.isdisjoint(lowered):
             continue
         body = found["body"].strip()
         if words and words[0].lower().removesuffix("s") in SCALES:
