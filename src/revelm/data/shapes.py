@@ -174,14 +174,14 @@ def _asked(row: Row, question: str, field: str) -> Demonstration:
     """A question and the answer in a field, of several the first."""
     value = row.get(field)
     answer = content(replace(row, fields={field: value[0]}) if isinstance(value, list) and value else row, field)
+    if not answer:
+        raise row.error(field, "empty; there is nothing to learn")
     return _demonstration(row, field, (_turn("user", question), _turn("assistant", answer)))
 
 
 def _demonstration(row: Row, field: str, messages: tuple[Mapping[str, str], ...]) -> Demonstration:
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise row.error(field, "the last of at least two turns must have the role 'assistant'")
-    if not messages[-1]["content"]:
-        raise row.error(field, "the answer is empty; there is nothing to learn")
     return Demonstration(messages, "file" if is_absent(row, "kind") else str(row.get("kind")))
 
 
