@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 PRELUDE = """\
-import os, sys, threading, time
+import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background may have been told to ignore it
 from revelm.core.types import Completion, Problem
 from revelm.rollout.workers import ScorePool, shared_pool
 from tests.guarded_tasks import Obedient
