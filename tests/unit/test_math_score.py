@@ -1,7 +1,6 @@
 r"""Verdicts of mathematics: reasons, hostile answers, limits of CPU time, and no influence of load."""
 
 import contextlib
-import gc
 import random
 import string
 import threading
@@ -304,14 +303,46 @@ def test_a_limit_of_cpu_time_ends_what_catches_every_exception() -> None:
     assert time.thread_time() - start < 1.0
 
 
+class _Slow:
+    """Its destructor uses a tenth of a second of CPU time, so that a limit falls into it."""
+
+    def __del__(self) -> None:
+        start = time.thread_time()
+        while time.thread_time() - start < 0.1:
+            sum(range(100))
+
+
+class _Faulty:
+    """Its destructor fails, of which Python has to tell."""
+
+    def __del__(self) -> None:
+        _ = 1 // 0
+
+
+def test_a_limit_that_falls_into_a_destructor_is_raised_again_and_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches "Exception ignored in ..." in the log of a worker whenever a limit meets a collection."""
+    dropped: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda told: dropped.append(told.exc_value))
+
+    def go_on() -> None:
+        _Slow()
+        while True:
+            sum(range(100))
+
+    with pytest.raises(OutOfTime), cpu_limit(0.05):
+        go_on()
+    assert not dropped
+    with cpu_limit(5.0):
+        _Faulty()
+    assert [type(error) for error in dropped] == [ZeroDivisionError]
+
+
 def test_out_of_time_is_wrong_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a limit that counts as an error, by which an endless answer would not be learnt from."""
     monkeypatch.setattr(math_answer, "MAX_SECONDS", 0.2)
-    gc.disable()  # what is raised inside a callback of the collector is lost, and raised again later
-    try:
-        verdict = score_math("\\boxed{7}", "\\sum_{n=1}^{10^{100}} n!")
-    finally:
-        gc.enable()
+    verdict = score_math("\\boxed{7}", "\\sum_{n=1}^{10^{100}} n!")
     assert (verdict.value, verdict.reason) == (0.0, "timed out")
     assert "error" not in verdict.breakdown
 
