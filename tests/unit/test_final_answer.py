@@ -59,6 +59,7 @@ def test_several_boxes(text: str, expected: tuple[str, ...]) -> None:
     answer = final_answer(text)
     assert answer is not None
     assert answer.parts == expected
+    assert answer.text == (" or " if " or " in text else ", ").join(expected)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,16 @@ def test_answers_of_a_megabyte(piece: str) -> None:
     assert time.thread_time() - start < 5.0
 
 
+def test_blanks_make_no_answer_too_long() -> None:
+    """Catches a long list of OlympiadBench judged wrong because it was written with blanks and sized brackets."""
+    reference = ",".join(f"({k},{k + 1})" for k in range(30))
+    wide = reference.replace("(", "\\left( ").replace(")", " \\right)").replace(",", " ,\\; ")
+    assert len(wide) > 2 * len(reference)
+    assert compare(reference, wide) == "equal"
+    assert compare("7", "7" + " " * 500) == "equal"
+    assert compare("7", "0" * 400 + "7") == "different"
+
+
 def soups(seed: int, num: int) -> Iterator[str]:
     """Random strings of LaTeX tokens."""
     rng = random.Random(seed)
@@ -210,7 +220,7 @@ def test_no_text_raises(first: str, second: str) -> None:
         ("so 3", 0.0, "no answer", 0.0),
         ("so \\boxed{}", 0.0, "no answer", 1.0),
         ("so \\boxed{\n4\n}", 0.0, "different: 4 instead of 3", 1.0),
-        ("so \\boxed{3} or \\boxed{4}", 0.0, "different: 3, 4 instead of 3", 1.0),
+        ("so \\boxed{3} or \\boxed{4}", 0.0, "different: 3 or 4 instead of 3", 1.0),
         ("so \\boxed{3} or \\boxed{\\frac{6}{2}}", 1.0, "equal", 1.0),
         ("so \\boxed{" + "4" * 100 + "}", 0.0, "different: " + "4" * 37 + "... instead of 3", 1.0),
     ],
@@ -245,6 +255,9 @@ def test_parts_in_boxes_of_their_own() -> None:
     assert score_math("\\boxed{1} and \\boxed{2}", "1, 2").value == 1.0
     assert score_math("\\boxed{2} and \\boxed{1}", "1, 2").value == 1.0
     assert score_math("\\boxed{2}", "1, 2").value == 0.0
+    assert score_math("\\boxed{1} and \\boxed{2}", "(1, 2)").value == 1.0
+    assert score_math("\\boxed{1} or \\boxed{2}", "1, 2").value == 1.0
+    assert score_math("\\boxed{1} or \\boxed{2}", "(1, 2)").value == 0.0
 
 
 def test_load_changes_no_verdict() -> None:

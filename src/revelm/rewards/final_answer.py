@@ -17,6 +17,7 @@ none. For rewards only boxes count (``BOX``): a policy that may choose where its
 that happen to come last. ``STATED`` adds what says of itself that it is the answer, ``ANYWHERE`` all the rest.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +47,10 @@ _TAIL = 20_000  # characters at the end of a text in which all but boxes are loo
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found, and how. ``parts``: the boxes of an answer in several of them, else one entry."""
+    """What was found, and how. ``parts``: the boxes of an answer in several of them, else one entry.
+
+    ``text`` joins them by a comma, or by "or" where the answer does: alternatives are no tuple.
+    """
 
     text: str
     source: Source
@@ -73,8 +77,10 @@ def _box(text: str) -> Answer | None:
         if not _is_joined(text, box, chain[-1]):
             break
         chain.append(box)
-    parts = tuple(box.content(text) for box in reversed(chain))
-    return Answer(", ".join(parts), "box", parts)
+    chain.reverse()
+    parts = tuple(box.content(text) for box in chain)
+    is_choice = any("or" in text[first.end : second.start] for first, second in itertools.pairwise(chain))
+    return Answer((" or " if is_choice else ", ").join(parts), "box", parts)
 
 
 def _is_joined(text: str, first: Box, second: Box) -> bool:

@@ -16,7 +16,7 @@ from revelm.rewards.cpu_limit import OutOfTime, cpu_limit
 from revelm.rewards.math_comparison import Comparison
 from revelm.rewards.math_formula import GrammarError
 from revelm.rewards.math_measure import EXACT, Closeness
-from revelm.rewards.math_text import spell
+from revelm.rewards.math_text import key, spell
 
 Verdict = Literal["equal", "different", "timed out"]
 MAX_CHARACTERS = 300  # a final answer is short; what is longer is wrong unless spelt like the reference
@@ -35,7 +35,7 @@ def compare(reference: str, answer: str, *, closeness: Closeness = EXACT) -> Ver
     """The verdict on an answer; see `is_equal`."""
     if answer.strip() and answer.strip() == reference.strip():
         return "equal"
-    if len(answer) > max(MAX_CHARACTERS, 2 * len(reference)):
+    if _is_too_long(answer, limit=max(MAX_CHARACTERS, 2 * len(reference))):
         return "different"
     try:
         with cpu_limit(MAX_SECONDS):
@@ -46,6 +46,11 @@ def compare(reference: str, answer: str, *, closeness: Closeness = EXACT) -> Ver
         raise
     except Exception:  # noqa: BLE001 - a boundary: whatever a model wrote, and libraries that read it
         return "different"
+
+
+def _is_too_long(answer: str, *, limit: int) -> bool:
+    """Whether an answer has more characters than it may, without blanks and commands that only say how it looks."""
+    return len(answer) > limit and (len(answer) > 4 * limit or len(key(spell(answer))) > limit)
 
 
 def unguarded(reference: str, answer: str, *, closeness: Closeness = EXACT) -> bool:

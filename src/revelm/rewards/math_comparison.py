@@ -6,12 +6,22 @@ from dataclasses import dataclass
 
 from revelm.rewards.math_formula import same_by_algebra, same_equation
 from revelm.rewards.math_measure import Closeness, same_measured
-from revelm.rewards.math_parts import MAX_PARTS, Parts, joined_by_commas, parts_of, signs_spread
+from revelm.rewards.math_parts import MAX_PARTS, Parts, has_or, joined_by_commas, parts_of, signs_spread
 from revelm.rewards.math_quantity import read_quantity
-from revelm.rewards.math_relation import Named, Relation, interval_of, is_equation, is_name, named_value, read_relation
+from revelm.rewards.math_relation import (
+    Named,
+    Relation,
+    interval_of,
+    is_equation,
+    is_name,
+    named_value,
+    ranges_of,
+    read_relation,
+)
+from revelm.rewards.math_sets import is_empty, plainly
 from revelm.rewards.math_text import key
 from revelm.rewards.math_units import split_unit
-from revelm.rewards.math_words import choice_letter, number_words_read, read_words
+from revelm.rewards.math_words import marked_letter, number_words_read, read_label, read_words, same_label
 
 _MAX_DEPTH = 6
 _LETTERS = re.compile(r"(?<!\\)\b[a-zA-Z]")
@@ -31,6 +41,9 @@ class Comparison:
             return False
         if key(reference) == key(answer):
             return True
+        if is_empty(reference) or is_empty(answer):
+            return is_empty(reference) and is_empty(answer)
+        reference, answer = plainly(reference), plainly(answer)
         if (same := self._words(reference, answer)) is not None:
             return same
         lists = _lists(reference, answer)
@@ -40,11 +53,14 @@ class Comparison:
 
     def _words(self, reference: str, answer: str) -> bool | None:
         """The verdict where the reference is words or the letter of a choice; None where it is neither."""
-        letter = choice_letter(reference, is_sure=True)
-        if letter is None and choice_letter(answer, is_sure=True):
-            letter = choice_letter(reference, is_sure=False)
+        letter = marked_letter(reference)
+        if letter is None and marked_letter(answer):
+            letter = marked_letter(reference, is_bare_enough=True)
         if letter is not None:
-            return choice_letter(answer, is_sure=False) == letter
+            return marked_letter(answer, is_bare_enough=True) == letter
+        labels = read_label(reference), read_label(answer)
+        if labels[0] and labels[1]:
+            return same_label(labels[0], labels[1])
         words, said = read_words(reference), read_words(answer)
         if words is not None and words == said:
             return True
@@ -61,22 +77,26 @@ class Comparison:
             named = [len({_named(item).name for item in items} - {""}) for items in lists]
             is_tuple = sorted(named) == [0, len(lists[0])]  # "x=1, y=2" is answered by "1, 2", not by "2, 1"
             return self._ordered(*lists) if is_tuple else self._unordered(*lists)
-        ranges = [_ranges(items) for items in lists]
+        ranges = [_ranges(items, text) for items, text in zip(lists, (reference, answer), strict=True)]
         if ranges[0] or ranges[1]:
             united = [r" \cup ".join(r) if r else text for r, text in zip(ranges, (reference, answer), strict=True)]
             return self._single(*united)
         if len(lists[0]) > 1 and len(lists[1]) == 1:
-            return self._set_or_tuple(lists[0], parts[1])
+            return self._set_or_tuple(lists[0], parts[1], is_choice=has_or(reference))
         if len(lists[1]) > 1 and len(lists[0]) == 1:
-            return self._set_or_tuple(lists[1], parts[0], is_swapped=True)
+            return self._set_or_tuple(lists[1], parts[0], is_choice=has_or(answer), is_swapped=True)
         return False
 
-    def _set_or_tuple(self, items: tuple[str, ...], parts: Parts, *, is_swapped: bool = False) -> bool:
-        """A list against something in brackets: the members of a set, or a tuple in the same order."""
+    def _set_or_tuple(self, items: tuple[str, ...], parts: Parts, *, is_choice: bool, is_swapped: bool = False) -> bool:
+        """A list against something in brackets: the members of a set, or a tuple in the same order.
+
+        ``is_choice``: the list is joined by "or", so that it is no tuple.
+        """
         pair = (parts.items, items) if is_swapped else (items, parts.items)
         if parts.kind == "set":
             return self._unordered(signs_spread(pair[0]), signs_spread(pair[1]))
-        return parts.kind == "group" and self._ordered(*pair)
+        is_tuple = parts.kind == "group" and parts.brackets == "()" and not is_choice
+        return is_tuple and self._ordered(*pair)
 
     def _single(self, reference: str, answer: str) -> bool:
         relations = read_relation(reference), read_relation(answer)
@@ -175,11 +195,10 @@ def _is_number(spelled: str) -> bool:
     return read_quantity(split_unit(spelled).body) is not None
 
 
-def _ranges(items: Sequence[str]) -> list[str] | None:
-    """The intervals that inequalities allow; None unless all of them are inequalities of one name."""
-    found = [interval_of(relation) if (relation := read_relation(item)) else None for item in items]
-    named = [one for one in found if one is not None]
-    return [one.value for one in named] if len(named) == len(items) and len({one.name for one in named}) == 1 else None
+def _ranges(items: Sequence[str], spelled: str) -> list[str] | None:
+    """The intervals that inequalities allow; None unless all of the items are inequalities of one name."""
+    relations = [relation for item in items if (relation := read_relation(item)) is not None]
+    return ranges_of(relations, is_union=has_or(spelled)) if len(relations) == len(items) else None
 
 
 def _values_in(chain: Relation) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import mpmath
 from revelm.rewards.math_formula import fraction_of, same_by_algebra, same_values, same_where_real, values_of
 from revelm.rewards.math_quantity import Quantity, read_quantity, stands_for
 from revelm.rewards.math_text import key
-from revelm.rewards.math_units import Measured, split_unit, units_agree
+from revelm.rewards.math_units import Measured, split_units, units_agree
 from revelm.rewards.math_values import DIGITS, Value
 
 _IN_BASE = re.compile(r"^-?[\dA-Fa-f, ]+_(?:\{\s*\d+\s*\}|\d+)$")
@@ -39,7 +39,7 @@ EXACT = Closeness()
 
 def same_measured(reference: str, answer: str, closeness: Closeness) -> bool:
     """Whether two spellings are the same number or formula; a unit may be missing but not differ."""
-    first, second = split_unit(reference), split_unit(answer)
+    first, second = split_units(reference, answer)
     if "percent" in (first.unit, second.unit):
         return _same_percents(first, second, closeness)
     return units_agree(first.unit, second.unit) and _same_bodies(first.body, second.body, closeness)

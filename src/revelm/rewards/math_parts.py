@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from revelm.rewards.math_sets import is_empty
+
 Kind = Literal["one", "list", "group", "set", "union", "matrix"]
 MAX_PARTS = 200
 
@@ -19,7 +21,6 @@ _AND = re.compile(r"\\text\{[\s,]*(?:and|or|,)[\s,]*\}|(?<![a-zA-Z\\])(?:and|or)
 _COMMAS = re.compile(r",(?:\s*,)+")
 _MATRIX = re.compile(r"^\\begin\{([pbBvV]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}$", re.DOTALL)
 _REALS = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?all (?:real numbers|reals)(?:\s*\})?")
-_EMPTY = {r"\emptyset", r"\{\}", r"\{ \}"}
 
 
 class Parts(NamedTuple):
@@ -36,7 +37,7 @@ class Parts(NamedTuple):
 
 def parts_of(spelled: str) -> Parts:
     """Take an answer apart, one level deep; "one" for what has no parts."""
-    if spelled in _EMPTY:
+    if is_empty(spelled):
         return Parts("set", ())
     if _REALS.fullmatch(spelled):
         return Parts("group", (r"-\infty", r"\infty"), "()")
@@ -56,6 +57,11 @@ def joined_by_commas(spelled: str) -> str:
     if "and" not in spelled and "or" not in spelled and r"\text" not in spelled:
         return spelled
     return _COMMAS.sub(",", _AND.sub(",", spelled)).strip(" ,")
+
+
+def has_or(spelled: str) -> bool:
+    """Whether an answer joins its parts by "or"."""
+    return re.search(r"(?<![a-zA-Z\\])or(?![a-zA-Z])", spelled) is not None
 
 
 def signs_spread(items: Sequence[str]) -> tuple[str, ...]:

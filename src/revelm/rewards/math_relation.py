@@ -5,9 +5,12 @@ functions, sums and products of them ("m + n"), and tuples ("(m, n)"); ``2x`` an
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from revelm.rewards.math_parts import split, tokens
+from revelm.rewards.math_quantity import read_quantity
+from revelm.rewards.math_sets import reals_without
 
 _SIGNS = {"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\sim", r"\equiv"}
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne", "=": "="}
@@ -93,6 +96,33 @@ def interval_of(relation: Relation) -> Named | None:
     if not is_name(name):
         name, bound, sign = bound, name, _FLIPPED[sign]
     return Named(name, _RANGES[sign].format(bound)) if is_name(name) else None
+
+
+def ranges_of(relations: Sequence[Relation], *, is_union: bool) -> list[str] | None:
+    r"""The intervals that inequalities of one name allow, all of them, or with ``is_union`` any; None for others.
+
+    Without ``is_union`` two bounds are one interval if the lower one is lower, and otherwise what lies outside them,
+    which is what people mean by "x < 1, x > 3".
+    """
+    found = [interval_of(relation) for relation in relations]
+    named = [one for one in found if one is not None]
+    if not named or len(named) < len(found) or len({one.name for one in named}) > 1:
+        return None
+    values = [one.value for one in named]
+    if is_union:
+        return values
+    if all(relation.signs == (r"\ne",) for relation in relations):
+        sides = [r.sides[1] if r.sides[0] == one.name else r.sides[0] for r, one in zip(relations, named, strict=True)]
+        without = reals_without(sides)
+        return values if without is None else [without]
+    if len(values) != 2:
+        return values
+    low, high = sorted(values, key=lambda value: value.startswith(r"(-\infty,"))
+    if not (low.endswith(r",\infty)") and high.startswith(r"(-\infty,")) or r"\cup" in low + high:
+        return values
+    bounds = read_quantity(low[1 : -len(r",\infty)")]), read_quantity(high[len(r"(-\infty,") : -1])
+    is_outside = bounds[0] is None or bounds[1] is None or bounds[0].value >= bounds[1].value
+    return values if is_outside else [low[: -len(r"\infty)")] + high[len(r"(-\infty,") :]]
 
 
 _OPENING, _CLOSING = {"(", "[", "{", r"\{", r"\begin{"}, {")", "]", "}", r"\}"}

@@ -66,6 +66,7 @@ _TEXT = re.compile(
     r"\\(?:text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textnormal|textup|mathrm|rm|mathit|mathsf|mathtt)\s*"
     r"\{([^{}]*)\}"
 )
+_TEXT_POWER = re.compile(r"(\\(?:mathrm|text|rm)\s*\{[^{}]*\^)\{\s*(-?\d)\s*\}")  # m s^{-1}
 _LETTER = re.compile("[^\\W\\d_]")
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm|bold|vec|mathcal|operatorname|mathop)\s*\{([^{}]*)\}")
 _SCRIPT_TEXT = re.compile(r"([_^])\{?\s*\\text\{([^{}]*)\}\s*\}?")
@@ -175,6 +176,7 @@ def _commands(text: str) -> str:
     text = _LOOKS.sub(" ", text.replace(r"\!", ""))
     text = _SPACES.sub(" ", text)
     text = _BOLD.sub(r"{\1}" if r"\operatorname" not in text else r"\1", text)
+    text = _TEXT_POWER.sub(r"\1\2", _TEXT_POWER.sub(r"\1\2", text))
     text = _TEXT.sub(lambda words: f"\\text{{{words[1]}}}" if _LETTER.search(words[1]) else f" {words[1]} ", text)
     text = _SCRIPT_TEXT.sub(lambda m: f"{m[1]}{{{_WORD_SUBSCRIPTS.get(m[2].strip(), m[2].strip())}}}", text)
     text = _NAMED.sub(lambda name: "\\" + _NAMES[name[1]], text)

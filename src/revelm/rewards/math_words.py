@@ -4,12 +4,14 @@ Words are compared without regard to case, articles, punctuation and ``\text{}``
 """
 
 import re
+from typing import NamedTuple
 
 _CHOICE = re.compile(
     r"^(?:\\text\{\s*)?\(\s*(?:\\text\{\s*)?([A-Z])\s*\}?\s*\)\s*\}?(?:[\s:.](?!\s*(?:or|and)\b)(?!.*\([A-Z]\)).*|\\text.*)?$",
     re.DOTALL,
 )
 _LETTER = re.compile(r"^(?:\\text\{\s*([A-Z])\s*[.:)]?\s*\}|([A-Z])\s*[.:)]?)$")
+_LABEL = re.compile(r"^(?:\\(overline|overrightarrow|angle|triangle)\s*)?\{?([A-Z](?:\s*[A-Z]){1,9})\}?$")
 _WORDS = re.compile(r"^[A-Za-z][A-Za-z'’\-. ]*$")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ARTICLES = {"a", "an", "the"}
@@ -27,16 +29,37 @@ _DATE = re.compile(
 _CLOCK = re.compile(r"^0?(\d{1,2}):(\d\d)(?::(\d\d))? ?([ap])\.? ?m\.?$")
 
 
-def choice_letter(spelled: str, *, is_sure: bool) -> str | None:
-    r"""The letter of ``(B)``, ``\text{B}``, ``(B) 12``; of a bare ``B`` or ``B.`` only if not ``is_sure``.
+class Label(NamedTuple):
+    """Capitals that name points, sides or an order of things, and the sign in front of them, "" for none."""
 
-    A bare capital may be a variable as well: it is a choice where the other answer says that it is one.
+    mark: str
+    letters: str
+
+
+def marked_letter(spelled: str, *, is_bare_enough: bool = False) -> str | None:
+    r"""The capital of ``(B)``, ``\text{B}``, ``(B) 12``; of a bare ``B`` or ``B.`` only if ``is_bare_enough``.
+
+    A bare capital may be a variable as well: it is a choice where the other answer says that it is one. What an answer
+    to a multiple-choice question names, in either case and in more forms, is `revelm.rewards.choice.choice_letter`.
     """
     if found := _CHOICE.match(spelled):
         return found[1]
     if found := _LETTER.match(spelled):
-        return found[1] or (None if is_sure else found[2])
+        return found[1] or (found[2] if is_bare_enough else None)
     return None
+
+
+def read_label(spelled: str) -> Label | None:
+    r"""The label that two or more capitals beside each other are: ``ABC``, ``\overline{AB}``, ``\angle ABC``."""
+    found = _LABEL.match(spelled)
+    return None if found is None else Label(found[1] or "", found[2].replace(" ", ""))
+
+
+def same_label(first: Label, second: Label) -> bool:
+    """Whether two labels name the same: letters in their order, of a side or an angle also from the other end."""
+    marks = {first.mark, second.mark} - {""}
+    has_ends = marks <= {"overline", "angle"} and (len(first.letters) == 2 or marks == {"angle"})
+    return len(marks) < 2 and (first.letters == second.letters or (has_ends and first.letters == second.letters[::-1]))
 
 
 def read_words(spelled: str) -> str | None:
