@@ -178,7 +178,7 @@ def test_training_leaves_out_what_the_test_asks(tmp_path: Path) -> None:
         ([{"question": "a", "answer": "####"}], r"field 'answer': holds no final answer"),
         ([{"question": "a", "solution": "it is 7"}], r"field 'solution': holds no final answer \('it is 7'\)"),
         (['{"question": "a", '], r"row 1 \(line 1\): not JSON"),
-        (["[1, 2]"], r"row 1 \(line 1\): expected a JSON object"),
+        (["[1, 2]"], r"row 1: expected a JSON object"),
         ([""], "has no rows"),
     ],
 )

@@ -95,6 +95,8 @@ def test_weights_become_whole_shares() -> None:
         ({"path": "a", "format": "texts"}, r"data\.format: must be 'messages'"),
         ({"format": "text"}, "data: format and columns are of path"),
         ({"path": "a", "max_length": 0}, r"data\.max_length: must be greater than or equal to 1"),
+        ({"mix": [{"path": "b"}], "num": 5}, "data: num is of path and of demonstrations; entries of mix have their"),
+        ({"path": "a", "seed": 1}, "data: seed is of demonstrations; .* drawn from train.seed"),
         ({"pathh": "a"}, "data.pathh: unknown field; did you mean 'path'"),
     ],
 )
@@ -122,6 +124,12 @@ def texts(data: dict[str, Any], family: Family | None = None, objective: Any = N
     config = parse_config(SFTConfig, BASE | {"data": data})
     spec = {"kind": "block_sft" if kind.attention == "block" else "random_mask_sft"}
     return read_texts(config, Start(config, None, kind, tiny_tokenizer()), objective or build("objectives", spec))
+
+
+def test_num_is_of_the_file_too(tmp_path: Path) -> None:
+    """Catches `data.num` that is ignored beside `data.path`."""
+    path = lines(tmp_path, "a.jsonl", [{"prompt": str(i), "completion": "b"} for i in range(5)])
+    assert [len(texts({"path": path, "num": num}).samples) for num in (2, 9, None)] == [2, 5, 5]
 
 
 def test_sources_of_every_shape_in_one_mixture(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def no_fault(ids: Ids) -> str:
 
 def learnt(path: str, size: int | None = None, **settings: Any) -> list[Ids]:
     """The samples of a file, for the tiny tokenizer."""
-    return learnable_ids(Source(path, **settings), tiny_tokenizer(), size=size, fault=no_fault)
+    return list(learnable_ids(Source(path, **settings), tiny_tokenizer(), size=size, fault=no_fault))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -370,7 +370,7 @@ def test_a_text_begins_as_the_tokenizer_begins_one(tmp_path: Path) -> None:
     single = TemplateProcessing(single="<|user|> $A", special_tokens=[("<|user|>", begin)])
     tokenizer.backend_tokenizer.post_processor = single
     source = Source(write(tmp_path, "rows.jsonl", [{"text": "abcde"}]))
-    found = learnable_ids(source, tokenizer, size=4, fault=no_fault)
+    found = list(learnable_ids(source, tokenizer, size=4, fault=no_fault))
     assert [(len(ids.ids), ids.prompt_length) for ids in found] == [(4, 1), (3, 0)]
     assert [ids.ids.count(begin) for ids in found] == [1, 0]
 
@@ -385,7 +385,7 @@ def test_rows_that_may_be_bad_are_left_out_and_told(tmp_path: Path, caplog: pyte
 
     def read(limit: int) -> list[Ids]:
         source = Source(path, max_bad_rows=limit)
-        return learnable_ids(source, tiny_tokenizer(), size=None, fault=fault)
+        return list(learnable_ids(source, tiny_tokenizer(), size=None, fault=fault))
 
     assert len(read(3)) == 2
     assert "3 of 5 rows are left out; the first: " in caplog.text

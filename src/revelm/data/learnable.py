@@ -7,7 +7,7 @@ from typing import Any
 
 from revelm.data.rows import Row, read_rows
 from revelm.data.sample_ids import Ids, encode_sample, pieces, spells_marks
-from revelm.data.shapes import Plain, Sample
+from revelm.data.shapes import Plain, Sample, is_absent
 from revelm.data.sniff import Layout, find_layout, read_sample, selected
 
 _LOG = logging.getLogger(__name__)
@@ -32,12 +32,18 @@ class Source:
 
 def read_source(source: Source) -> tuple[list[Row], Layout]:
     """The rows of ``source``, at least one, and their shape. ValueError for what cannot be read or understood."""
-    rows = selected(read_rows(source.path, field=source.setting)[: source.num], source.columns)
+    limit = None if source.num is None else source.num + 1
+    rows = read_rows(source.path, field=source.setting, limit=limit)
+    if source.num is not None and len(rows) > source.num:
+        _LOG.warning("%s: only the first %d rows are read (num: null reads all)", source.path, source.num)
+    rows = selected(rows[: source.num], source.columns)
     return rows, find_layout(rows, source.format)
 
 
-def learnable_ids(source: Source, tokenizer: Any, *, size: int | None, fault: Callable[[Ids], str]) -> list[Ids]:
+def learnable_ids(source: Source, tokenizer: Any, *, size: int | None, fault: Callable[[Ids], str]) -> Iterator[Ids]:
     """All samples of ``source``, at least one; raw texts in pieces of ``size`` tokens (None: whole), not blank ones.
+
+    One after another, as their ids take more room than the array that is made of them.
 
     ``fault``: why a sample cannot be learnt, as the end of a sentence; "" when it can. ValueError with file, row and
     field for rows that cannot be used, beyond ``source.max_bad_rows``.
@@ -48,7 +54,7 @@ def learnable_ids(source: Source, tokenizer: Any, *, size: int | None, fault: Ca
     is_rendered = layout[0].name == "rendered"
     if layout[0].name == "prompt_response":
         is_rendered = spells_marks(tokenizer, [sample for _, sample in read])
-    found: list[Ids] = []
+    num_found = 0
     cut: list[int] = []
     for row, sample in read:
         try:
@@ -61,14 +67,14 @@ def learnable_ids(source: Source, tokenizer: Any, *, size: int | None, fault: Ca
             _tolerate(bad, ValueError(f"{row.place} {reason}"), source.max_bad_rows)
             continue
         cut += [len(parts)] if len(parts) > 1 else []
-        found += parts
+        num_found += len(parts)
+        yield from parts
     if bad:
         _LOG.warning("%s: %d of %d rows are left out; the first: %s", source.path, len(bad), len(rows), bad[0])
     if cut:
         _LOG.warning("%s: %d texts are longer than %d tokens: %d pieces", source.path, len(cut), size, sum(cut))
-    if not found:
+    if not num_found:
         raise ValueError(f"{source.setting}={source.path!r}: has no rows to learn from; expected at least one")
-    return found
 
 
 def _samples(rows: Sequence[Row], layout: Layout, bad: list[ValueError], limit: int) -> Iterator[tuple[Row, Sample]]:
@@ -91,4 +97,4 @@ def _tolerate(bad: list[ValueError], error: ValueError, limit: int) -> None:
 
 def _is_blank(row: Row, field: str) -> bool:
     value = row.get(field)
-    return isinstance(value, str) and not value.strip()
+    return is_absent(row, field) or (isinstance(value, str) and not value.strip())

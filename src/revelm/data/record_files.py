@@ -11,7 +11,9 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from revelm.core.git_lfs import POINTER
 
@@ -19,6 +21,7 @@ Record = tuple[int | None, Mapping[str, object]]
 PACKED = ".gz"
 PARQUET = ".parquet"
 FORMATS = (".jsonl", ".json", ".csv", PARQUET)
+_GZIP_MARK, _PARQUET_MARK = b"\x1f\x8b", b"PAR1"
 
 
 def format_of(path: str) -> str | None:
@@ -29,24 +32,27 @@ def format_of(path: str) -> str | None:
     return None if found == PARQUET and inner != name else found
 
 
-def read_records(path: str, *, field: str = "data") -> list[Record]:
-    """All rows of a file, at least one.
+def read_records(path: str, *, field: str = "data", limit: int | None = None) -> list[Record]:
+    """The rows of a file, at least one; ``limit``: only the first ones.
 
-    Raises ValueError, which calls the path ``field``, for a file that is missing, a placeholder of git-lfs, not UTF-8,
-    damaged, malformed, without rows, or of another kind.
+    What a file begins with counts before its name: a packed file is unpacked and Parquet is read as such, whatever they
+    are called. Raises ValueError, which calls the path ``field``, for a file that is missing, a placeholder of git-lfs,
+    not UTF-8, damaged, malformed, without rows, or of another kind.
     """
     where = f"{field}={path!r}"
     kind = format_of(path)
     if kind is None:
         known = ", ".join(FORMATS)
         raise ValueError(f"{where}: expected a file name that ends in one of {known} (all but {PARQUET} also {PACKED})")
-    content = _content(path, where)
-    if kind == PARQUET:
-        records = _parquet_records(content, where)
-    else:
-        text = _text(content, where)
-        readers = {".csv": _csv_records, ".jsonl": _jsonl_records, ".json": _json_records}
-        records = list(readers[kind](path, text))
+    try:
+        with _opened(path, where) as file:
+            kind = PARQUET if _beginning(file).startswith(_PARQUET_MARK) else kind
+            records = list(islice(_records(path, where, kind, file), limit))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{where}: not a whole gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        remedy = "download it first" if "://" in path else "give the path of a file"
+        raise ValueError(f"{where}: cannot be read ({error.strerror}); {remedy}") from error
     if not records:
         raise ValueError(f"{where}: has no rows; expected at least one")
     return records
@@ -57,24 +63,37 @@ def place_of(path: str, number: int, line: int | None) -> str:
     return f"{path}, row {number}" if line is None else f"{path}, row {number} (line {line})"
 
 
-def _content(path: str, where: str) -> bytes:
-    """The bytes of a file, unpacked."""
-    try:
-        content = Path(path).read_bytes()
-        if content.startswith(POINTER):
-            raise ValueError(f"{where}: a placeholder of git-lfs, not the file itself; run `git lfs pull` there")
-        return gzip.decompress(content) if path.lower().endswith(PACKED) else content
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{where}: not a whole gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise ValueError(f"{where}: cannot be read ({error.strerror}); give the path of a file") from error
+def _opened(path: str, where: str) -> BinaryIO:
+    """A file, unpacked while it is read."""
+    with Path(path).open("rb") as file:
+        beginning = _beginning(file)
+    if beginning.startswith(POINTER):
+        raise ValueError(f"{where}: a placeholder of git-lfs, not the file itself; run `git lfs pull` there")
+    is_packed = path.lower().endswith(PACKED) or beginning.startswith(_GZIP_MARK)
+    return cast("BinaryIO", gzip.open(path)) if is_packed else Path(path).open("rb")
 
 
-def _text(content: bytes, where: str) -> str:
+def _beginning(file: BinaryIO) -> bytes:
+    found = file.read(len(POINTER))
+    file.seek(0)
+    return found
+
+
+def _records(path: str, where: str, kind: str, file: BinaryIO) -> Iterator[Record]:
+    if kind == PARQUET:
+        return _parquet_records(file.read(), where)
+    if kind == ".jsonl":
+        return _jsonl_records(path, where, file)
+    text = _text(file.read(), where)
+    return _csv_records(path, text) if kind == ".csv" else _json_records(path, where, text)
+
+
+def _text(content: bytes, where: str, *, start: int = 0) -> str:
+    """Text without a byte order mark. ``start``: how many bytes of the file come before it."""
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8" if start else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise ValueError(f"{where}: not UTF-8 text (byte {start + error.start}); save it as UTF-8") from error
 
 
 def _csv_records(path: str, text: str) -> Iterator[Record]:
@@ -97,6 +116,10 @@ def _csv_records(path: str, text: str) -> Iterator[Record]:
 
 def _header(path: str, line: int, values: Sequence[str]) -> list[str]:
     header = [value.strip() for value in values]
+    if len(header) == 1 and (sign := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        raise ValueError(
+            f"{path}, line {line}: the header is one column, {header[0]!r}; save it with commas, not {sign!r}"
+        )
     twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
     if twice is not None:
         raise ValueError(f"{path}, line {line}: the header has {twice!r} twice; rename one of these columns")
@@ -115,29 +138,36 @@ def _csv_lines(path: str, text: str) -> list[tuple[int, list[str]]]:
         csv.field_size_limit(former)
 
 
-def _jsonl_records(path: str, text: str) -> Iterator[Record]:
-    number = 0
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
+def _jsonl_records(path: str, where: str, file: BinaryIO) -> Iterator[Record]:
+    """An object a line; or, misnamed, a list of objects. One line at a time is in memory."""
+    number = place = 0
+    for line, content in enumerate(file, start=1):
+        text = _text(content, where, start=place)
+        place += len(content)
+        if not text.strip():
             continue
+        if not number and text.lstrip().startswith("["):
+            yield from _json_records(path, where, text + _text(file.read(), where, start=place))
+            return
         number += 1
         try:
-            fields = json.loads(content)
+            fields = json.loads(text)
         except (ValueError, RecursionError) as error:
-            place = place_of(path, number, line)
-            raise ValueError(f"{place}: not JSON ({error}); write one object a line") from error
+            said = f"{place_of(path, number, line)}: not JSON ({error})"
+            remedy = "; an object over several lines is read from a name in .json" if text.strip() == "{" else ""
+            raise ValueError(f"{said}; write one object a line{remedy}") from error
         yield line, _object(fields, place_of(path, number, line))
 
 
-def _json_records(path: str, text: str) -> Iterator[Record]:
+def _json_records(path: str, where: str, text: str) -> Iterator[Record]:
     """A list of objects; an object that holds one, or a list for each field; or, misnamed, JSON Lines."""
     if not text.strip():
         return
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-            yield from _jsonl_records(path, text)
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text.lstrip()[0] == "{":
+            yield from _jsonl_records(path, where, BytesIO(text.encode()))
             return
         raise ValueError(f"{path}: not JSON ({error})") from error
     rows = found if isinstance(found, list) else _inner_rows(path, found)
@@ -166,7 +196,7 @@ def _object(fields: object, place: str) -> Mapping[str, object]:
     return fields
 
 
-def _parquet_records(content: bytes, where: str) -> list[Record]:
+def _parquet_records(content: bytes, where: str) -> Iterator[Record]:
     import pyarrow  # of use to those alone who have such files
     import pyarrow.parquet
 
@@ -175,4 +205,4 @@ def _parquet_records(content: bytes, where: str) -> list[Record]:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ValueError(f"{where}: not a Parquet file, or a damaged one ({reason}); fetch it again") from error
-    return [(None, fields) for fields in rows]
+    return ((None, fields) for fields in rows)

@@ -7,9 +7,11 @@ field inside another one is named with a dot, ``reward_model.ground_truth``.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from math import isfinite, isnan
 from pathlib import Path
 
+from revelm.data.file_sets import files_of
 from revelm.data.hub_records import hub_rows, parse_reference
 from revelm.data.record_files import FORMATS, format_of, place_of, read_records
 
@@ -93,10 +95,10 @@ class Row:
         if isinstance(value, list) and value:
             parts = [replace(self, fields={field: part}).number_or_text(field) for part in value]
             return ", ".join(parts)
-        if isinstance(value, float):
+        if isinstance(value, float | Decimal):
             if not isfinite(value):
                 raise self.error(field, f"{value} is no answer; correct it or remove the row")
-            return str(int(value)) if value.is_integer() else repr(value)
+            return decimal_text(value)
         return self.text(field)
 
     def texts(self, field: str) -> tuple[str, ...]:
@@ -108,21 +110,35 @@ class Row:
         return tuple(replace(self, fields={field: item}).number_or_text(field) for item in items)
 
 
-def read_rows(path: str, *, field: str = "data") -> list[Row]:
-    """All rows of a file, or of a data set on the hub (``owner/name:config[split]``), at least one.
+def read_rows(path: str, *, field: str = "data", limit: int | None = None) -> list[Row]:
+    """The rows of a file, of several, or of a data set on the hub (``owner/name:config[split]``), at least one.
 
-    What exists as a file is read as one. Raises ValueError, which calls the path ``field``, for what cannot be read,
-    with the remedy.
+    ``limit``: only the first ones. Several files are a folder or a pattern (``revelm.data.file_sets``); what exists as
+    a file is read as one. Raises ValueError, which calls the path ``field``, for what cannot be read, with the remedy.
     """
-    if Path(path).exists() or format_of(path) is not None:
-        records = enumerate(read_records(path, field=field), start=1)
-        return [Row(path, number, line, fields) for number, (line, fields) in records]
+    rows: list[Row] = []
+    for file in files_of(path, field=field):
+        left = None if limit is None else limit - len(rows)
+        if left == 0:
+            break
+        records = enumerate(read_records(file, field=field, limit=left), start=1)
+        rows += [Row(file, number, line, fields) for number, (line, fields) in records]
+    if rows:
+        return rows
     if parse_reference(path) is not None:
-        return [Row(path, number, None, fields) for number, fields in enumerate(hub_rows(path, field=field), start=1)]
+        found = hub_rows(path, field=field)[:limit]
+        return [Row(path, number, None, fields) for number, fields in enumerate(found, start=1)]
     raise ValueError(
-        f"{field}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, "
-        "or a data set of the hub, owner/name:config[split]"
+        f"{field}={path!r}: expected a file name that ends in one of {', '.join(FORMATS)}, a folder or pattern of such "
+        "files, or a data set of the hub, owner/name:config[split]"
     )
+
+
+def decimal_text(value: float | Decimal) -> str:
+    """A finite decimal number as it is written; a whole one without its point."""
+    if value == int(value):
+        return str(int(value))
+    return repr(value) if isinstance(value, float) else f"{value:f}".rstrip("0")
 
 
 def shortened(value: object) -> str:

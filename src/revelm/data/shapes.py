@@ -8,12 +8,13 @@ row and the field. In CSV, which has text alone, lists and objects are written a
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from math import isfinite, isnan
 from typing import Any, Literal
 
 from revelm.core.types import Demonstration
 from revelm.data.record_files import format_of
-from revelm.data.rows import SURROGATE, Row, shortened
+from revelm.data.rows import SURROGATE, Row, decimal_text, shortened
 
 Format = Literal[
     "messages",
@@ -30,7 +31,14 @@ Format = Literal[
 Fields = tuple[str, ...]
 
 ROLES = ("system", "user", "assistant")
-SPEAKERS = {"human": "user", "gpt": "assistant", **{role: role for role in ROLES}}  # as ShareGPT calls them
+SPEAKERS = {
+    **{role: role for role in ROLES},
+    **dict.fromkeys(("gpt", "chatgpt"), "assistant"),  # as ShareGPT calls them
+    "human": "user",
+    "developer": "system",
+}
+SYSTEMS = ("system", "system_prompt")  # columns
+UNREAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # of a message
 QUESTIONS = ("question", "problem", "prompt")
 ANSWERS = ("response", "solution", "answer", "ground_truth_answer")
 PROGRAMS = ("completion", "response", "solution", "canonical_solution", "code")
@@ -80,8 +88,8 @@ def content(row: Row, field: str) -> str:
     value = row.get(field)
     if is_absent(row, field):
         raise row.error(field, "missing or null; fill it in or remove the row")
-    if isinstance(value, float) and isfinite(value):
-        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, float | Decimal) and isfinite(value):
+        return decimal_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -104,7 +112,8 @@ def read_prompt_response(row: Row, fields: Fields) -> Sample:
     """The same; two texts stay texts, for they may have the marks of a chat in them already."""
     step = _integers(row, STEPS)
     values = [_value(row, field) for field in fields]
-    if step is None and not all(isinstance(value, str) for value in values):
+    has_system = any(not is_absent(row, name) for name in SYSTEMS)
+    if step is None and (has_system or not all(isinstance(value, str) for value in values)):
         return read_prompt_completion(row, fields)
     prompt, response = (_text(row, field) for field in fields)
     if not response:
@@ -144,8 +153,8 @@ def read_verl(row: Row, fields: Fields) -> Demonstration:
     asked = _chat(row, fields[0])
     inner = Row(row.path, row.number, row.line, {name: _value(row, name) for name in (fields[1], "extra_info")})
     worked, truth = "extra_info.answer", f"{fields[1]}.ground_truth"
-    answer = content(inner, truth if is_absent(inner, worked) else worked)
-    return _demonstration(row, fields[0], (*asked, _turn("assistant", answer)))
+    field = truth if is_absent(inner, worked) else worked
+    return _demonstration(row, fields[0], (*asked, _turn("assistant", content(_first(inner, field), field))))
 
 
 def read_question_answer(row: Row, fields: Fields) -> Demonstration:
@@ -157,7 +166,7 @@ def read_instruction(row: Row, fields: Fields) -> Demonstration:
     """An instruction, with its input below it where there is one, and an output (Alpaca)."""
     given = "" if is_absent(row, "input") else content(row, "input")
     asked = content(row, fields[0])
-    return _asked(row, f"{asked}\n\n{given}" if given.strip() else asked, fields[1])
+    return _asked(row, f"{asked}\n\n{given}" if given.strip() else asked, fields[1], before=_history(row))
 
 
 def read_text(row: Row, fields: Fields) -> Plain:
@@ -170,16 +179,40 @@ def read_rendered(row: Row, fields: Fields) -> Pair:
     return Pair(_text(row, fields[0]), _text(row, fields[1]), _integers(row, STEPS))
 
 
-def _asked(row: Row, question: str, field: str) -> Demonstration:
-    """A question and the answer in a field, of several the first."""
-    value = row.get(field)
-    answer = content(replace(row, fields={field: value[0]}) if isinstance(value, list) and value else row, field)
+def _asked(row: Row, question: str, field: str, *, before: tuple[Mapping[str, str], ...] = ()) -> Demonstration:
+    """A question and the answer in a field, of several the first; ``before``: the turns until then."""
+    answer = content(_first(row, field), field)
     if not answer:
         raise row.error(field, "empty; there is nothing to learn")
-    return _demonstration(row, field, (_turn("user", question), _turn("assistant", answer)))
+    return _demonstration(row, field, (*before, _turn("user", question), _turn("assistant", answer)))
+
+
+def _first(row: Row, field: str) -> Row:
+    """The row, or where the field is a list, one with the first entry in its place."""
+    value = row.get(field)
+    return replace(row, fields={**row.fields, field: value[0]}) if isinstance(value, list) and value else row
+
+
+def _history(row: Row) -> tuple[Mapping[str, str], ...]:
+    """The turns before an instruction: ``history``, pairs of what was asked and answered."""
+    pairs = _value(row, "history")
+    if is_absent(row, "history") or pairs in ("", []):
+        return ()
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise row.error("history", f"must be a list of pairs of texts, got {shortened(pairs)}")
+    inner = [replace(row, fields={"history": said}) for pair in pairs for said in pair]
+    return tuple(_turn(ROLES[1 + i % 2], _text(one, "history")) for i, one in enumerate(inner))
 
 
 def _demonstration(row: Row, field: str, messages: tuple[Mapping[str, str], ...]) -> Demonstration:
+    told = next((name for name in SYSTEMS if not is_absent(row, name)), None)
+    if told is not None and (said := _text(row, told)).strip():
+        if messages and messages[0]["role"] == "system" and messages[0]["content"] != said:
+            raise row.error(told, "the chat has a system turn of its own; leave one of the two out")
+        messages = (
+            _turn("system", said),
+            *(messages[1:] if messages and messages[0]["role"] == "system" else messages),
+        )
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise row.error(field, "the last of at least two turns must have the role 'assistant'")
     return Demonstration(messages, "file" if is_absent(row, "kind") else str(row.get("kind")))
@@ -197,9 +230,17 @@ def _turn(role: str, said: str) -> Mapping[str, str]:
 def _chat(row: Row, field: str) -> tuple[Mapping[str, str], ...]:
     """The messages of a field: ``role`` and ``content``, or ``from`` and ``value``."""
     value = _value(row, field)
+    if isinstance(value, Mapping) and (columns := _columns(value)):
+        value = [dict(zip(value, message, strict=True)) for message in zip(*columns, strict=True)]
     if not isinstance(value, list) or not value:
         raise row.error(field, f"must be a list of at least one message, got {shortened(value)}")
     return tuple(_message(row, f"{field}.{i}", message) for i, message in enumerate(value))
+
+
+def _columns(value: Mapping[str, Any]) -> list[list[Any]]:
+    """The lists of an object that holds equally long ones, as ``datasets`` keeps a sequence of objects; else none."""
+    found = [column for column in value.values() if isinstance(column, list)]
+    return found if len(found) == len(value) and len({len(column) for column in found}) == 1 else []
 
 
 def _message(row: Row, field: str, message: Any) -> Mapping[str, str]:
@@ -210,6 +251,8 @@ def _message(row: Row, field: str, message: Any) -> Mapping[str, str]:
         raise row.error(f"{field}.role", "missing or null")
     if not isinstance(message[role], str) or message[role] not in SPEAKERS:
         raise row.error(f"{field}.{role}", f"{shortened(message[role])}, must be one of {', '.join(SPEAKERS)}")
+    if unread := next((name for name in UNREAD if message.get(name)), None):
+        raise row.error(f"{field}.{unread}", f"is not learnt; write it into {said!r}, or leave the row out")
     text = message.get(said)
     if isinstance(text, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in text):
         text = "".join(str(part.get("text")) for part in text)

@@ -21,14 +21,21 @@ def find_fields(row: Row, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]
 def row_ids(rows: Sequence[Row], task: str, *, field: str | None = None) -> tuple[str, ...]:
     """An id for each row: ``task``, the file's name and the ``field`` (None: the number of the row).
 
+    Files of one name in several folders are told apart by their paths.
+
     Raises ValueError for an id that comes twice: answers are drawn by the problem's id, so two would share them.
     """
+    files = {row.path: row.name for row in rows}
+    if len(set(files.values())) < len(files):
+        files = {path: path for path in files}
     ids: dict[str, Row] = {}
     for row in rows:
         own = str(row.number) if field is None else row.number_or_text(field)
-        name = f"{task}:{row.name}:{own}"
+        name = f"{task}:{files[row.path]}:{own}"
         if name in ids:
             remedy = "give each row its own, or set id_field to null to number the rows"
-            raise row.error(field or "id", f"{own!r} is also the id of row {ids[name].number}; {remedy}")
+            other = ids[name]
+            twin = f"row {other.number}" if other.path == row.path else other.place
+            raise row.error(field or "id", f"{own!r} is also the id of {twin}; {remedy}")
         ids[name] = row
     return tuple(ids)

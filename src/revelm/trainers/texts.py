@@ -19,6 +19,7 @@ from revelm.objectives.batch import Text
 from revelm.objectives.supervised import SupervisedObjective
 from revelm.tasks.task import DemonstrationTask
 from revelm.trainers.config import SFTConfig
+from revelm.trainers.data_spec import NUM_DEMONSTRATIONS
 from revelm.trainers.session import Start
 
 DIGEST = "texts"  # in a run's cursor
@@ -99,8 +100,7 @@ def _read_source(source: Source, tokenizer: Any, room: _Room) -> list[Text]:
         texts = [_traced(row, i, room.family) for i, row in enumerate(read_traces(source.path)[: source.num])]
         check_texts(texts, room.family, room.objective, where=source.path)
         return texts
-    found = learnable_ids(source, tokenizer, size=room.piece, fault=room.fault)
-    return [_text(ids) for ids in found]
+    return [_text(ids) for ids in learnable_ids(source, tokenizer, size=room.piece, fault=room.fault)]
 
 
 def _text(ids: Ids) -> Text:
@@ -133,7 +133,7 @@ def _demonstrations(config: SFTConfig) -> list[Any]:
     task = build("tasks", config.task, field="task")
     if not isinstance(task, DemonstrationTask):
         raise ValueError(f"task {task.name!r} has no demonstrations to learn from; give a file of chats in data.path")
-    return list(task.demonstrations(config.data.num, config.data.seed))
+    return list(task.demonstrations(config.data.num or NUM_DEMONSTRATIONS, config.data.seed))
 
 
 def encode_texts(demonstrations: Sequence[Demonstration], tokenizer: Any) -> list[Text]:
