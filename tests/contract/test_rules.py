@@ -139,7 +139,21 @@ def check_proposals_are_pure_and_of_their_row_alone(rule: Rule) -> None:
         assert x is None or torch.equal(x, y)
 
 
+def check_says_what_is_left_to_chance(rule: Rule) -> None:
+    """At temperature 0 other numbers give another proposal if, and only if, the rule is random."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(3, 4, 9, generator=generator).double()
+    size = rule.memory_size(9)
+    memory = torch.rand(3, 4, size, generator=generator) if size else None
+    settings = sampling_rows([Sampling(temperature=0.0, rule=rule)] * 3, (), "cpu", vocab_size=9)
+    numbers = torch.rand(2, 3, 4, generator=generator).double()
+    first, second = (rule.propose(logits, one, settings, memory) for one in numbers)
+    pairs = [(value, vars(second)[name]) for name, value in vars(first).items() if value is not None]
+    assert all(torch.equal(one, other) for one, other in pairs) is not rule.is_random
+
+
 CHECKS = (
+    check_says_what_is_left_to_chance,
     check_fills_every_position_and_spares_the_prompt,
     check_equals_the_oracle,
     check_replay_reproduces_every_log_probability,

@@ -64,7 +64,11 @@ def test_everything_is_kept(folder: Path) -> None:
     found = summary(whole)
     assert list(found["tasks"]) == ["chain", "parity"]
     assert found["tasks"]["chain"]["settings"]["dynamic"]["expected"]["verdict"] == "differs"
-    assert list(found["tasks"]["parity"]["settings"]["static"]["pass_at_k"]) == ["1", "2", "4"]
+    parity = found["tasks"]["parity"]
+    assert list(parity["settings"]["dynamic"]["pass_at_k"]) == ["1", "2", "4"]
+    assert list(parity["settings"]["static"]["pass_at_k"]) == ["1"]
+    assert parity["answers_per_problem"] == {"static": 1, "dynamic": 4}
+    assert "static: one answer to each problem instead of 4" in (whole / "summary.md").read_text()
     rows = read_samples(whole / "parity" / "samples" / "dynamic.jsonl")
     assert [(row.group, row.number) for row in rows] == [(group, number) for group in range(4) for number in range(4)]
     assert len({row.seed for row in rows}) == 16
@@ -93,7 +97,8 @@ def test_a_killed_evaluation_goes_on(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_evaluation_is_not_asked_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a second evaluation under the name of the first, and an expectation that cannot be changed later."""
+    """Catches a second evaluation under the name of the first, and an expectation or a k that cannot be changed later
+    without asking everything again."""
     before = summary(folder / "whole")
     capsys.readouterr()
     words = ["eval", str(folder / "eval.yaml"), "--out", str(folder / "whole"), "--resume", "--format", "md"]
@@ -101,6 +106,15 @@ def test_a_finished_evaluation_is_not_asked_again(folder: Path, capsys: pytest.C
     captured = capsys.readouterr()
     assert "problems," not in captured.err
     assert "too few problems to tell" in captured.out
+    assert main([*words, "tasks.parity.pass_at=[3]"]) == 0
+    parity = summary(folder / "whole")["tasks"]["parity"]["settings"]["dynamic"]
+    assert list(parity["pass_at_k"]) == ["3"]
+    assert (
+        0.0
+        < parity["pass_at_k"]["3"]["mean"]
+        <= before["tasks"]["parity"]["settings"]["dynamic"]["pass_at_k"]["4"]["mean"]
+    )
+    assert "pass_at:\n    - 3" in (folder / "whole" / "config.yaml").read_text()
     assert main(words) == 0
     assert summary(folder / "whole") == before
 

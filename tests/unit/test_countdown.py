@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -270,3 +271,23 @@ def test_puzzles_that_cannot_be_shown(tmp_path: Path) -> None:
     for problem in task.problems("test"):
         with pytest.raises(ValueError, match="no steps in whole numbers found; give some as output"):
             task.worked(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("\\boxed{(30+93)-100}", "23"),
+        ("<answer>93 - (100 - 30) = 23</answer>", "23"),
+        ("30+93=123,123-100=23", "23"),
+        ("\\boxed{100-93+30}", "37"),
+        ("\\boxed{30/93*100}", "1000/31"),
+        ("\\boxed{20+3}", None),
+        ("\\boxed{30/(93-93)}", None),
+        ("", None),
+    ],
+)
+def test_answers_are_the_same_that_come_to_the_same(text: str, key: str | None) -> None:
+    """Catches a majority in which every way to the target is a vote of its own, and one for what breaks the rules."""
+    problem = Countdown().problems("test")[0]
+    problem = replace(problem, info={"numbers": NUMBERS, "target": TARGET})
+    assert Countdown().answer(problem, said(text)) == key

@@ -28,6 +28,14 @@ def jobs(**changes: Any) -> dict[str, Job]:
     return {job.name: job for job in jobs_of(parse_config(EvalConfig, RECIPE | changes))}
 
 
+def test_a_name_is_a_task() -> None:
+    """Catches ``gsm8k:`` with nothing behind it, which is how people write it, refused."""
+    assert [job.spec for job in jobs(tasks={"gsm8k": None, "chain": {}}).values()] == [
+        {"kind": "gsm8k"},
+        {"kind": "chain"},
+    ]
+
+
 def test_entries_lie_over_what_is_around_them() -> None:
     """Catches an entry that loses the settings around it, one that cannot change a single field, and limits that lose
     against those of the settings."""

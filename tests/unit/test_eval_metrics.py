@@ -77,6 +77,20 @@ def test_majorities_need_keys() -> None:
     assert list(summarise(rows)["majority_at_k"]) == ["2", "4"]
 
 
+def test_nobody_answers_is_a_majority_of_nobody() -> None:
+    """Catches majorities that are missing, instead of 0, where no answer could be read."""
+    rows = [sample(g, i, 0.0) for g in range(3) for i in range(2)]
+    assert summarise(rows)["majority_at_k"] == {}
+    assert summarise(rows, is_voting=True)["majority_at_k"]["2"]["mean"] == 0.0
+
+
+def test_a_k_is_told_once() -> None:
+    """Catches a k that is asked twice, and one that some problem has no answers for."""
+    rows = [sample(g, i, 0.0) for g in range(3) for i in range(4)]
+    assert list(summarise(rows, pass_at=(4, 2, 2))["pass_at_k"]) == ["2", "4"]
+    assert list(summarise(rows[:-1], pass_at=(4, 2, 2))["pass_at_k"]) == ["2"]
+
+
 def test_groups_stand_beside_seen_and_unseen() -> None:
     """Catches a group that is dropped, numbers that are no text, and answers without a group that join one."""
     rows = [sample(g, 0, float(g == 0), info={"seen": g < 2, "group": g % 2}) for g in range(4)]

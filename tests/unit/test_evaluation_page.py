@@ -5,6 +5,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from revelm.cli.evaluate import show
 from revelm.eval.metrics import summarise
 from revelm.eval.tables import summary_markdown
 from revelm.viz.evaluation_page import evaluation_page, finished_evaluation
@@ -79,6 +82,18 @@ def test_hostile_names_do_not_break_the_markdown(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "<img" not in text
     assert all(line.count("|") == text.splitlines()[5].count("|") for line in text.splitlines()[4:7])
+
+
+def test_any_group_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a level such as "[/b]" or "[5]" in somebody's file, which ends a long evaluation in a traceback, or is
+    not printed, because the table takes brackets for markup."""
+    summary = written(tmp_path)
+    (numbers,) = summary["settings"].values()
+    numbers["groups"] = dict.fromkeys(("[/b]", "Level [5]", "\x1b[2Jx\ny", "[red]z"), numbers["groups"][HOSTILE[1]])
+    show(summary, "table")
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("[/b]", "Level [5]", "[red]z"))
+    assert "\x1b[2J" not in told
 
 
 def test_other_folders_are_no_evaluations(tmp_path: Path) -> None:

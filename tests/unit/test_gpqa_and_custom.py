@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from revelm.core.registry import build
-from revelm.core.types import Completion
+from revelm.core.types import Completion, Problem
 from revelm.tasks.task import Task
 
 
@@ -104,3 +104,24 @@ def test_bad_rows_of_custom(tmp_path: Path, row: dict[str, Any], reward: str, me
     """Catches a reference that no answer can ever meet, found in the accuracy."""
     with pytest.raises(ValueError, match=message):
         build("tasks", {"kind": "custom", "data": write(tmp_path, [row]), "reward": reward}).problems("train")
+
+
+@pytest.mark.parametrize(
+    ("reward", "same", "other"),
+    [
+        ("math", ("so \\boxed{1,200}", "\\boxed{1200.0}"), "\\boxed{1201}"),
+        ("exact", ("I say \\boxed{New  York.}", "<answer>new york</answer>"), "\\boxed{York}"),
+        ("choice", ("\\boxed{b}", "The answer is (B)"), "\\boxed{C}"),
+        ("regex", ("yes", " yes\n"), "Yes"),
+    ],
+)
+def test_answers_to_own_questions_can_be_counted(reward: str, same: tuple[str, str], other: str) -> None:
+    """Catches majorities that are missing for own questions, and one key for answers that get two verdicts."""
+    task = build("tasks", {"kind": "custom", "reward": reward})
+    reference = {"math": "1200", "exact": "New York", "choice": "B", "regex": "^yes"}[reward]
+    problem = Problem("p", "q", reference)
+    first, second, third = (task.answer(problem, said(text)) for text in (*same, other))
+    assert first is not None
+    assert first == second != third
+    assert [task.score(problem, said(text)).value for text in (*same, other)] == [1.0, 1.0, 0.0]
+    assert task.answer(problem, said("")) is None

@@ -124,7 +124,7 @@ def show(summary: Mapping[str, Any], form: str) -> None:
     from rich.console import Console
 
     from revelm.core.atomic import finite
-    from revelm.eval.tables import results_of, summary_markdown
+    from revelm.eval.tables import results_of, single_answers, summary_markdown
 
     if form == "json":
         print(json.dumps(finite(summary), indent=2))
@@ -138,6 +138,8 @@ def show(summary: Mapping[str, Any], form: str) -> None:
             console.print(table)
             for line in further_lines(result):
                 console.print(line, markup=False, highlight=False)
+        for line in single_answers(summary):
+            console.print(line, markup=False, highlight=False)
 
 
 def further_lines(result: Mapping[str, Any]) -> list[str]:
@@ -204,6 +206,9 @@ def result_table(result: Mapping[str, Any]) -> "Table":
     ``tokens_per_second`` as a number or in the same form, and perhaps ``groups``: name -> the same fields.
     """
     from rich.table import Table
+    from rich.text import Text
+
+    from revelm.viz.entry import plain_text
 
     table = Table("setting", r"accuracy \[95 % interval]", "answers", "tokens per\nforward", "tokens/s")
     for column in table.columns[1:]:
@@ -212,7 +217,7 @@ def result_table(result: Mapping[str, Any]) -> "Table":
     for name, numbers in result["settings"].items():
         table.add_row(name, *_cells(numbers))
         for group, part in numbers.get("groups", {}).items():
-            table.add_row(f"  {group}", *_cells(part), style="dim")
+            table.add_row(Text(f"  {' '.join(plain_text(group).split())}"), *_cells(part), style="dim")
     return table
 
 

@@ -150,14 +150,19 @@ def _with_default_kind(field: FieldInfo, value: Any) -> Any:
 
 
 def _prepared_field(annotation: Any, value: Any, where: str) -> Any:
-    """A field's value, prepared where it holds a schema: directly, in a union with None, or as values of a dict."""
+    """A field's value, prepared where it holds a schema: directly, in a union with None, or as values of a dict.
+
+    A name in such a dict with nothing behind it, ``gsm8k:``, has all defaults.
+    """
     if not isinstance(value, Mapping):
         return value
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return _prepared(annotation, value, where)
     members = [member for member in get_args(annotation) if member is not type(None)]
     if get_origin(annotation) is dict:
-        return {key: _prepared_field(members[1], item, dotted(where, key)) for key, item in value.items()}
+        is_schema = isinstance(members[1], type) and issubclass(members[1], BaseModel)
+        given = {key: {} if item is None and is_schema else item for key, item in value.items()}
+        return {key: _prepared_field(members[1], item, dotted(where, key)) for key, item in given.items()}
     return _prepared_field(members[0], value, where) if len(members) == 1 else value
 
 

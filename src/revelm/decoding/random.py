@@ -1,6 +1,7 @@
 """Random rule: positions in random order, the order in which random masking trains (LLaDA, arXiv 2502.09992)."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ class Random(Rule):
     Ranks by a random number per (seed, position, step) instead of a confidence; that number is what is recorded.
     """
 
+    is_random: ClassVar[bool] = True
     tokens_per_step: int = 1
 
     def __post_init__(self) -> None:

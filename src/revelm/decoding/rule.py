@@ -21,13 +21,15 @@ class Rule(ABC):
     ``is_editing``: ``revise`` may change decided tokens, for at most ``max_post_steps`` steps after a window's last
     reveal. ``ranks_by``: the one kind of confidence the rule makes sense with; it overrides the request's.
     ``is_thresholded``: confidences are compared with a probability, so they must be one themselves. ``is_reshaping``:
-    tokens are drawn from another distribution than the recorded one.
+    tokens are drawn from another distribution than the recorded one. ``is_random``: what is proposed depends on
+    ``uniform`` at temperature 0 as well.
     """
 
     is_editing: ClassVar[bool] = False
     ranks_by: ClassVar[Confidence | None] = None
     is_thresholded: ClassVar[bool] = False
     is_reshaping: ClassVar[bool] = False
+    is_random: ClassVar[bool] = False
     max_post_steps: int = 0
 
     @property

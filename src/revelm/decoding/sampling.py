@@ -103,6 +103,11 @@ class Sampling:
         is_moved = self.repetition_penalty != 1.0 or len(self.banned_ids) > 0 or self.guidance > 0.0
         return is_cut or is_moved or self.rule.is_reshaping
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the answer is the same whatever the seed."""
+        return self.temperature == 0 and not self.rule.is_random
+
 
 def sampling_rows(
     settings: Sequence[Sampling], family_banned_ids: tuple[int, ...], device: torch.device | str, *, vocab_size: int

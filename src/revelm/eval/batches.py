@@ -56,7 +56,7 @@ def answer_all(
     kept = world.broadcast(kept)
     done = {one.group for part in kept for one in part.samples}
     missing = [place for place in range(len(asked.problems)) if place not in done]
-    mine, size = missing[world.rank :: world.size], save_every or _batch_size(asked, engine)
+    mine, size = missing[world.rank :: world.size], save_every or _batch_size(asked, setting, engine)
     fresh: list[Part] = []
     with world.together():
         for start in range(0, len(mine), size):
@@ -83,9 +83,9 @@ def times(parts: Sequence[Part]) -> dict[str, float]:
     }
 
 
-def _batch_size(asked: Asked, engine: Engine) -> int:
+def _batch_size(asked: Asked, setting: str, engine: Engine) -> int:
     """Problems of a batch."""
-    return max(1, BATCHES * engine.num_slots // asked.job.asked.samples_per_problem)
+    return max(1, BATCHES * engine.num_slots // asked.job.asked.num_answers(setting))
 
 
 def _ask(asked: Asked, setting: str, engine: Engine, places: Sequence[int]) -> tuple[Part, list[Trajectory]]:

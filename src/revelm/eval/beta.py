@@ -17,9 +17,8 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     if x <= 0.0 or x >= 1.0:
         return float(x >= 1.0)
     if x > (a + 1) / (a + b + 2):
-        return 1.0 - incomplete_beta(b, a, 1.0 - x)
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(logarithm) / (a * _fraction(a, b, x))
+        return 1.0 - _below_middle(b, a, 1.0 - x)  # by rounding, both may lie above their middles
+    return _below_middle(a, b, x)
 
 
 @lru_cache(maxsize=4096)
@@ -39,6 +38,13 @@ def t_quantile(freedom: int, *, coverage: float = 0.95) -> float:
 def two_sided(t: float, freedom: float) -> float:
     """P(|T| > t) of Student's t, ``t`` >= 0."""
     return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+
+
+def _below_middle(a: float, b: float, x: float) -> float:
+    if x <= 0.0:
+        return 0.0
+    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(logarithm) / (a * _fraction(a, b, x))
 
 
 def _fraction(a: float, b: float, x: float) -> float:

@@ -82,7 +82,8 @@ class EvaluationSpec(Schema):
 
     ``max_new_tokens`` and ``block_size`` (full attention: positions decoded at a time) are those of settings that say
     nothing about them. ``pass_at``: the k of pass@k and majority@k; empty: powers of two up to
-    ``samples_per_problem``, and that itself. ``cache``: of the engine, for all settings.
+    ``samples_per_problem``, and that itself. ``cache``: of the engine, for all settings. Under a setting that leaves
+    nothing to chance there is one answer to each problem, whatever ``samples_per_problem`` says.
     """
 
     split: Literal["train", "test"] = "test"
@@ -102,6 +103,11 @@ class EvaluationSpec(Schema):
             return standard_settings(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
         limits = {"max_new_tokens": self.max_new_tokens, "block_size": self.block_size}
         return {name: setting.within(**limits) for name, setting in self.settings.items()}
+
+    def num_answers(self, setting: str) -> int:
+        """To each problem under the setting of that name: 1 where all would be the same, whatever the seed."""
+        is_single = self.named_settings()[setting].sampling().is_deterministic
+        return 1 if is_single else self.samples_per_problem
 
 
 class Expected(Schema):

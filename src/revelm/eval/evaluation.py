@@ -4,8 +4,8 @@ Each answer's seed comes from (seed, setting, problem, number of the answer) alo
 stop, nor the number of processes change what is found.
 """
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from revelm.eval.agreement import agreement
 from revelm.eval.batches import Asked, Tell, answer_all, times
 from revelm.eval.config import EvalConfig
 from revelm.eval.environment import environment
-from revelm.eval.identity import begin, state_of
+from revelm.eval.finished import finished_in
+from revelm.eval.identity import SUMMARY, alone_in, begin, state_of
 from revelm.eval.jobs import jobs_of, resolved
 from revelm.eval.metrics import summarise
 from revelm.eval.run import check_evaluation, select_problems
@@ -26,9 +27,8 @@ from revelm.eval.store import forget_parts, join_parts
 from revelm.eval.tables import summary_markdown
 from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
 from revelm.parallel.world import World, joined
+from revelm.tasks.task import AnswerTask
 from revelm.viz.evaluation_page import write_evaluation_page
-
-SUMMARY = "summary.json"
 
 
 def evaluate_config(config: EvalConfig, *, tell: Tell | None = None) -> dict[str, Any]:
@@ -47,9 +47,12 @@ def evaluate_config(config: EvalConfig, *, tell: Tell | None = None) -> dict[str
         where = job.address.rpartition(".")[0]
         check_evaluation(task, problems, job.asked, family=family, tokenizer=tokenizer, field=where)
         every.append(Asked(job, task, problems, None if config.out is None else Path(config.out) / job.folder))
-    with joined(config.device) as world:
+    with joined(config.device) as world, ExitStack() as held:
+        finished = None
         with world.together():
-            finished = _begun(config, folder, every) if config.out is not None and world.is_main else None
+            if config.out is not None and world.is_main:
+                held.enter_context(alone_in(Path(config.out)))
+                finished = _begun(config, folder, every)
         summary = world.broadcast(finished)
         if summary is None:
             model = load_model(folder, dtype=config.dtype, device=str(world.device))
@@ -69,10 +72,7 @@ def _begun(config: EvalConfig, checkpoint: Path, every: Sequence[Asked]) -> dict
     """Begin in ``config.out``, or see that it is this evaluation; the summary where that is finished."""
     out = Path(str(config.out))
     begin(out, resolved(config), state_of(checkpoint, {one.job.name: (one.task, one.problems) for one in every}))
-    if not (out / SUMMARY).is_file():
-        return None
-    found: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    return found
+    return finished_in(out, every) if (out / SUMMARY).is_file() else None
 
 
 def _expect(summary: Mapping[str, Any], every: Sequence[Asked]) -> None:
@@ -97,11 +97,13 @@ def _task_result(
         with world.together():
             if asked.folder is not None and world.is_main:
                 join_parts(asked.folder, name, parts, samples)
-        settings[name] = summarise(samples, pass_at=asked.job.asked.pass_at) | times(parts)
+        is_voting = isinstance(asked.task, AnswerTask)
+        settings[name] = summarise(samples, pass_at=asked.job.asked.pass_at, is_voting=is_voting) | times(parts)
     return {
         "task": asked.task.name,
         "num_problems": len(asked.problems),
         "samples_per_problem": asked.job.asked.samples_per_problem,
+        "answers_per_problem": {name: asked.job.asked.num_answers(name) for name in named},
         "decoding": {name: setting.model_dump(mode="json") for name, setting in named.items()},
         "cache": dict(config.cache),
         "settings": settings,

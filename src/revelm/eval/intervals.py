@@ -4,10 +4,10 @@ A share (of right answers, ...) has the exact binomial interval (Clopper and Pea
 answers, as Korn and Graubard (1998) proposed it for surveys: the number of answers over deff, the design effect, which
 is the variance of the mean over clusters relative to that of independent answers, at least 1.
 
-The estimate of deff is worth little where hardly any problem has a right answer, or a wrong one. Let m be the
-effective number of problems that have one, (sum v)^2 / sum v^2 for shares v of such answers, the smaller of both; then
-deff is moved towards its largest possible value, at which every problem counts as one answer, by the weight
-1 / (1 + (m / 4)^2). At accuracies of 0 and 1 it is that value.
+deff is estimated from the problems and two more, one that is always solved and one that never is: where next to all
+problems are hopeless, the few that are not may be missing among those asked, or too few to tell that answers go
+together. (Agresti and Coull 1998 add answers in this way, Bonett and Price 2012 differences.) At accuracies of 0 and 1
+deff is then the largest there can be, at which every problem counts as one answer.
 ``python -m benchmarks.coverage`` shows how often these intervals hold the truth.
 """
 
@@ -19,8 +19,6 @@ import numpy as np
 from revelm.eval.beta import incomplete_beta, t_quantile
 
 Z = 1.959963984540054
-FEW = 4.0
-"""Problems with a right (or a wrong) answer at which half of the design effect is estimated and half is assumed."""
 
 
 def proportion(values: Sequence[float], clusters: Sequence[int]) -> dict[str, float]:
@@ -81,24 +79,21 @@ def binomial(mean: float, size: float) -> tuple[float, float]:
 def _share(sums: np.ndarray, counts: np.ndarray, size: float) -> dict[str, float]:
     """Mean and interval from the clusters' sums of values in [0, 1] and their numbers of answers, ``size`` in all."""
     mean = min(1.0, max(0.0, float(sums.sum() / size)))
-    freedom = len(sums) - 1
-    if freedom == 0:
+    if len(sums) == 1:
         return {"mean": mean, "low": 0.0, "high": 1.0}
     largest = max(1.0, float((counts**2).sum()) / size)
-    independent = mean * (1 - mean) / size
-    variance = (freedom + 1) / freedom * float(((sums - mean * counts) ** 2).sum()) / size**2
-    estimated = min(largest, max(1.0, variance / independent)) if independent > 0 else largest
-    told = min(_effective(sums / counts), _effective(1 - sums / counts))
-    weight = 1 / (1 + (told / FEW) ** 2)
-    effect = (1 - weight) * estimated + weight * largest
-    low, high = binomial(mean, size / effect)
+    low, high = binomial(mean, size / min(largest, max(1.0, _design_effect(sums, counts))))
     return {"mean": mean, "low": low, "high": high}
 
 
-def _effective(shares: np.ndarray) -> float:
-    """How many equal shares say as much; 0 for none."""
-    squares = float((shares**2).sum())
-    return float(shares.sum()) ** 2 / squares if squares > 0 else 0.0
+def _design_effect(sums: np.ndarray, counts: np.ndarray) -> float:
+    """The variance of the mean over clusters relative to that of independent answers, with the two clusters added."""
+    usual = float(counts.mean())
+    sums, counts = np.append(sums, [usual, 0.0]), np.append(counts, [usual, usual])
+    size, clusters = float(counts.sum()), len(counts)
+    mean = float(sums.sum()) / size
+    variance = clusters / (clusters - 1) * float(((sums - mean * counts) ** 2).sum()) / size**2
+    return variance * size / (mean * (1 - mean))
 
 
 def _root(function: Callable[[float], float], value: float, ends: tuple[float, float]) -> float:

@@ -10,10 +10,11 @@ from revelm.eval.votes import default_ks, majority_at_k, pass_at_k
 Metric = dict[str, float]
 
 
-def summarise(samples: Sequence[Sample], *, pass_at: Sequence[int] = ()) -> dict[str, Any]:
+def summarise(samples: Sequence[Sample], *, pass_at: Sequence[int] = (), is_voting: bool = False) -> dict[str, Any]:
     """All numbers but the times; 95 % intervals clustered by problem.
 
-    ``accuracy``, ``pass_at_k`` and ``majority_at_k`` by k (the latter where answers have keys), ``tokens_per_forward``,
+    ``is_voting``: whether the task says which answers are the same; without it, majorities are counted where an answer
+    has a key. ``accuracy``, ``pass_at_k`` and ``majority_at_k`` by k, ``tokens_per_forward``,
     ``forwards`` and ``length`` (tokens up to the stop) of an answer, ``truncated`` (share that hit the limit),
     ``errors`` (share without a verdict; they count as wrong), ``breakdown`` of scores, and ``groups``: the accuracy on
     seen and unseen problems and on each of the groups that the task tells apart.
@@ -34,7 +35,7 @@ def summarise(samples: Sequence[Sample], *, pass_at: Sequence[int] = ()) -> dict
     names = sorted({name for one in samples for name in one.breakdown} - {"correct"})
     metrics["breakdown"] = {n: average([one.breakdown.get(n, 0.0) for one in samples], clusters) for n in names}
     metrics["groups"] = {name: {"accuracy": _accuracy(part)} for name, part in _groups(samples).items()}
-    return metrics | _of_several(samples, pass_at)
+    return metrics | of_several(samples, pass_at, is_voting=is_voting)
 
 
 def by_problem(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -45,19 +46,25 @@ def by_problem(samples: Sequence[Sample]) -> list[list[Sample]]:
     return [sorted(some, key=lambda one: one.number) for _, some in sorted(found.items())]
 
 
-def _of_several(samples: Sequence[Sample], pass_at: Sequence[int]) -> dict[str, dict[str, Metric]]:
-    """pass@k and majority@k, by k as text."""
+def of_several(
+    samples: Sequence[Sample], pass_at: Sequence[int], *, is_voting: bool = False
+) -> dict[str, dict[str, Metric]]:
+    """``pass_at_k`` and ``majority_at_k``, by k as text: those of ``pass_at`` that every problem has answers for."""
     problems = by_problem(samples)
-    fewest = min(map(len, problems), default=0)
-    ks = [k for k in (pass_at or default_ks(fewest)) if k <= fewest]
+    ks = asked_ks(min(map(len, problems), default=0), pass_at)
 
     def mean(value: Callable[[Sequence[Sample]], float]) -> Metric:
         return share_of_problems([value(some) for some in problems], num_answers=len(samples))
 
     passes = {str(k): mean(lambda some, k=k: _passed(some, k)) for k in ks}
     majorities = {str(k): mean(lambda some, k=k: _voted(some, k)) for k in ks if k > 1}
-    has_keys = any(one.answer is not None for one in samples)
+    has_keys = is_voting or any(one.answer is not None for one in samples)
     return {"pass_at_k": passes, "majority_at_k": majorities if has_keys else {}}
+
+
+def asked_ks(num: int, pass_at: Sequence[int]) -> list[int]:
+    """The k of pass@k for ``num`` answers to a problem."""
+    return [k for k in (sorted(set(pass_at)) or default_ks(num)) if k <= num]
 
 
 def _passed(some: Sequence[Sample], k: int) -> float:

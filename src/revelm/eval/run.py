@@ -15,7 +15,7 @@ from revelm.eval.metrics import summarise
 from revelm.eval.samples import samples_of
 from revelm.models.blocks import decoding_family, decoding_model
 from revelm.rollout.collect import Answer, check_problems, collect
-from revelm.tasks.task import Task
+from revelm.tasks.task import AnswerTask, Task
 
 
 def select_problems(task: Task, spec: EvaluationSpec) -> list[Problem]:
@@ -60,7 +60,7 @@ def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: Eval
     for name in spec.named_settings():
         found, seconds = answers_to(engine, task, problems, spec, setting=name)
         tokens = sum(a.trajectory.num_tokens for a in found)
-        numbers = summarise(samples_of(found, task), pass_at=spec.pass_at)
+        numbers = summarise(samples_of(found, task), pass_at=spec.pass_at, is_voting=isinstance(task, AnswerTask))
         settings[name] = numbers | {"tokens_per_second": tokens / seconds, "seconds": seconds}
         answers[name] = found
     shown = {name: s.model_dump(mode="json") for name, s in spec.named_settings().items()}
@@ -84,7 +84,7 @@ def answers_to(
         task,
         problems,
         sampling=how.sampling(),
-        group_size=spec.samples_per_problem,
+        group_size=spec.num_answers(setting),
         seed=derive_seed(spec.seed, "evaluate", setting),
     )
     return found, perf_counter() - began

@@ -26,6 +26,19 @@ def summary_markdown(summary: Numbers) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def single_answers(summary: Numbers) -> list[str]:
+    """A sentence for each task about the settings under which there was one answer to each problem instead of more."""
+    lines = []
+    for task, result in results_of(summary).items():
+        several = result["samples_per_problem"]
+        names = [name for name, num in result.get("answers_per_problem", {}).items() if num < several]
+        if names:
+            lines.append(
+                f"{task}, {', '.join(names)}: one answer to each problem instead of {several}, as all would be the same"
+            )
+    return lines
+
+
 def share(numbers: Numbers) -> str:
     """A share in per cent with its interval, or a dash where there is none."""
     if numbers.get("mean") is None or numbers["mean"] != numbers["mean"]:
@@ -47,8 +60,9 @@ def _side_by_side(summary: Numbers) -> str:
         cells = [share(result["settings"][name]["accuracy"]) if name in result["settings"] else "" for name in settings]
         asked = f"{result['num_problems']} × {result['samples_per_problem']}"
         rows.append([task, asked, *cells])
-    title = "Accuracy in per cent, with 95 % intervals clustered by problem."
-    return f"{title}\n\n{table(['task', 'problems × answers', *settings], rows)}"
+    parts = ["Accuracy in per cent, with 95 % intervals clustered by problem.",
+             table(["task", "problems × answers", *settings], rows)]  # fmt: skip
+    return "\n\n".join(parts + [f"{line[0].upper()}{line[1:]}." for line in single_answers(summary)])
 
 
 def _details(summary: Numbers) -> str:

@@ -28,6 +28,12 @@ def choice_letter(answer: str) -> str | None:
     return None if found is None else (found[1] or found[2]).upper()
 
 
+def chosen_letter(text: str) -> str | None:
+    """The letter that ``text`` names as its answer; None where it names none. Never raises."""
+    answer = final_answer(text, sources=_SOURCES)
+    return None if answer is None else choice_letter(answer.text)
+
+
 def score_choice(text: str, reference: str) -> Score:
     """1 if ``text`` names the letter that ``reference`` names. Breakdown: ``correct``, ``format`` (it names a letter).
 
@@ -38,8 +44,7 @@ def score_choice(text: str, reference: str) -> Score:
         return Score(
             0.0, {"correct": 0.0, "error": 1.0}, reason=f"error: the reference {reference[:40]!r} is no letter"
         )
-    answer = final_answer(text, sources=_SOURCES)
-    letter = None if answer is None else choice_letter(answer.text)
+    letter = chosen_letter(text)
     correct = float(letter == wanted)
     reason = "no letter" if letter is None else "equal" if correct else f"different: {letter} instead of {wanted}"
     return Score(correct, {"correct": correct, "format": float(letter is not None)}, reason=reason)

@@ -38,6 +38,17 @@ def score_countdown(text: str, numbers: Sequence[int], target: int, *, format_re
     return Score(format_reward, {"correct": 0.0, "format": 1.0}, reason=reason)
 
 
+def reached(text: str, numbers: Sequence[int]) -> Fraction | None:
+    """What the answer in ``text`` comes to; None where there is none that keeps the rules. Never raises."""
+    answer = answer_part(text)
+    if not answer:
+        return None
+    try:
+        return _value(answer, numbers)
+    except NotArithmeticError:
+        return None
+
+
 def _value(answer: str, numbers: Sequence[int]) -> Fraction:
     """What the answer comes to. Raises NotArithmeticError where it breaks a rule."""
     steps = [step for step in _STEP.split(answer) if step.strip()]

@@ -18,7 +18,7 @@ from random import Random
 from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.data.rows import Row
-from revelm.rewards.countdown import score_countdown
+from revelm.rewards.countdown import reached, score_countdown
 from revelm.tasks.countdown_puzzles import MAX_SOLVED, draw_solution, expression_of, solve
 from revelm.tasks.data_source import SAMPLE, sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
@@ -95,6 +95,11 @@ class Countdown:
         """1 if the answer makes the target from the numbers; see `score_countdown`."""
         numbers, target = problem.info["numbers"], problem.info["target"]
         return score_countdown(completion.text, numbers, target, format_reward=self.format_reward)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """The value that the numbers were brought to, by whatever way; see `AnswerTask.answer`."""
+        value = reached(completion.text, problem.info["numbers"])
+        return None if value is None else str(value)
 
     def worked(self, problem: Problem) -> str:
         """Steps that reach the target, one a line, and the expression they make in a box.

@@ -18,11 +18,13 @@ from typing import Literal
 
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.data.rows import Row
-from revelm.rewards.choice import score_choice
-from revelm.rewards.exact_match import score_exact
+from revelm.rewards.answer_part import answer_part
+from revelm.rewards.choice import chosen_letter, score_choice
+from revelm.rewards.exact_match import normalise, score_exact
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
 from revelm.rewards.regex_match import score_regex
+from revelm.rewards.spelling import spelling
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -97,6 +99,15 @@ class Custom:
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1 if the answer is right; breakdown: ``correct``, and what the verdict adds."""
         return _SCORES[self.reward](completion.text, problem.reference)
+
+    def answer(self, problem: Problem, completion: Completion) -> str | None:
+        """What is judged, in one spelling; see `AnswerTask.answer`. Of a regular expression, the whole text."""
+        if self.reward == "math":
+            return spelling(completion.text)
+        if self.reward == "choice":
+            return chosen_letter(completion.text)
+        said = answer_part(completion.text, "text" if self.reward == "regex" else "auto")
+        return said if said is None or self.reward == "regex" else normalise(said) or None
 
     def worked(self, problem: Problem) -> str:
         """The row's ``response`` where it has one, else the reference, boxed for mathematics and letters."""

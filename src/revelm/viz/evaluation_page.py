@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from revelm.core.atomic import write_text_atomic
+from revelm.viz.answer_view import VERDICTS, AnswerView, answer_view
 from revelm.viz.entry import plain_text
 from revelm.viz.run_files import interval
-from revelm.viz.sample_table import MAX_CHARACTERS
 from revelm.viz.templating import fill
 from revelm.viz.ticks import is_drawable, short_number
 
 MAX_ANSWERS = 1500
-VERDICTS = ("right", "wrong", "error")
+MAX_SIZE = 10_000_000
+"""Characters of all answers on the page together."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,6 @@ class ResultView:
     facts: tuple[str, ...]
     expected: str
     verdict: str
-
-
-@dataclass(frozen=True)
-class AnswerView:
-    """One answer as text; ``verdict`` is one of ``VERDICTS``."""
-
-    task: str
-    setting: str
-    verdict: str
-    problem: str
-    facts: str
-    reason: str
-    preview: str
-    prompt: str
-    text: str
-    extracted: str
-    reference: str
 
 
 def write_evaluation_page(folder: Path, summary: Mapping[str, Any], *, out: Path | None = None) -> Path:
@@ -76,23 +60,52 @@ def finished_evaluation(folder: Path) -> Mapping[str, Any] | None:
 
 
 def evaluation_page(folder: Path, summary: Mapping[str, Any]) -> str:
-    """The page as an HTML document. Of many answers it shows as many of each task and setting, the first ones."""
+    """The page as an HTML document. Of many answers it shows as many of each task and setting: the first ones to each
+    problem, or where there is no room for one to each, those to the first problems."""
     results = [_result(*one) for one in _results(summary)]
-    files = [(task, setting, _file(folder, summary, task, setting)) for task, setting, _ in _results(summary)]
-    share = max(1, MAX_ANSWERS // max(1, len(files)))
-    answers = [_answer(task, setting, row) for task, setting, file in files for row in _rows(file, share)]
+    answers = [one for found in _answers(folder, summary) for one in found]
+    tasks, settings = (list(dict.fromkeys(vars(one)[name] for one in results)) for name in ("task", "setting"))
     return fill(
         "evaluation.html",
         title=plain_text(str(summary.get("model", folder.name))),
         results=results,
-        tasks=list(dict.fromkeys(one.task for one in results)),
-        settings=list(dict.fromkeys(one.setting for one in results)),
-        verdicts=VERDICTS,
+        singles=_singles(summary),
+        tasks=tasks,
+        filters=(("task", tasks), ("setting", settings), ("verdict", VERDICTS)),
         answers=answers,
-        share=share,
-        is_cut=any(numbers["accuracy"]["n"] > share for _, _, numbers in _results(summary)),
+        shown=len(answers),
+        left=max(0, sum(numbers["accuracy"]["n"] for _, _, numbers in _results(summary)) - len(answers)),
         environment=plain_text(json.dumps(summary.get("environment", {}), indent=2, ensure_ascii=False)),
     )
+
+
+def _answers(folder: Path, summary: Mapping[str, Any]) -> Iterator[list[AnswerView]]:
+    """Of each task and setting."""
+    places = [(task, setting) for task, setting, _ in _results(summary)]
+    for task, setting in places:
+        result = summary["tasks"][task] if "tasks" in summary else summary
+        limit = max(1, MAX_ANSWERS // len(places))
+        each, size = max(1, limit // max(1, result["num_problems"])), MAX_SIZE // len(places)
+        found: list[AnswerView] = []
+        for row in _rows(_file(folder, summary, task, setting)):
+            if row["number"] < each:
+                found.append(answer_view(task, setting, row))
+                limit, size = limit - 1, size - found[-1].size
+            if limit == 0 or size <= 0:
+                break
+        yield found
+
+
+def _singles(summary: Mapping[str, Any]) -> list[str]:
+    """What is said of settings under which all answers to a problem would be the same."""
+    told: Mapping[str, Mapping[str, Any]] = summary["tasks"] if "tasks" in summary else {str(summary["task"]): summary}
+    few = [
+        f"{task}, {setting}"
+        for task, result in told.items()
+        for setting, num in result.get("answers_per_problem", {}).items()
+        if num < result["samples_per_problem"]
+    ]
+    return [plain_text(f"One answer to each problem, as all would be the same: {'; '.join(few)}")] if few else []
 
 
 def _results(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -106,12 +119,11 @@ def _file(folder: Path, summary: Mapping[str, Any], task: str, setting: str) -> 
     return (folder / task if "tasks" in summary else folder) / "samples" / f"{setting}.jsonl"
 
 
-def _rows(file: Path, limit: int) -> list[Mapping[str, Any]]:
-    """The first rows; none where the file is not there."""
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for _, line in zip(range(limit), lines, strict=False)]
+def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """Row by row; none where the file is not there."""
+    if file.is_file():
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def _result(task: str, setting: str, numbers: Mapping[str, Any]) -> ResultView:
@@ -142,32 +154,6 @@ _FACTS = (
     ("tokens_per_second", "tokens/s"),
 )
 _SHARES = (("truncated", "cut at the limit"), ("errors", "without a verdict"))
-
-
-def _answer(task: str, setting: str, row: Mapping[str, Any]) -> AnswerView:
-    breakdown = row["breakdown"]
-    verdict = "error" if breakdown.get("error") else ("right" if breakdown["correct"] == 1 else "wrong")
-    facts = [f"answer {row['number'] + 1}", f"{row['tokens']} tokens", f"{row['forwards']} forwards"]
-    text = _text(row["text"])
-    return AnswerView(
-        task=plain_text(task),
-        setting=plain_text(setting),
-        verdict=verdict,
-        problem=_text(row["problem"]),
-        facts=plain_text(" · ".join([*facts, f"finish {row['finish_reason']}", f"seed {row['seed']}"])),
-        reason=_text(row["reason"]),
-        preview=" ".join(text.split())[:90] or "(empty)",
-        prompt=_text(row["prompt"] or row["question"]),
-        text=text,
-        extracted=_text(row["answer"] or ""),
-        reference=_text(row["reference"]),
-    )
-
-
-def _text(value: Any) -> str:
-    shown = plain_text(str(value))
-    more = len(shown) - MAX_CHARACTERS
-    return f"{shown[:MAX_CHARACTERS]} … ({more} more characters)" if more > 0 else shown
 
 
 def _share(numbers: Mapping[str, Any]) -> str:

@@ -1,0 +1,35 @@
+"""An evaluation that is finished: it is not asked again, but what is made of its answers can be asked anew."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from revelm.eval.batches import Asked
+from revelm.eval.identity import SUMMARY, read_object
+from revelm.eval.metrics import asked_ks, of_several
+from revelm.eval.store import SAMPLES, read_samples
+from revelm.eval.tables import results_of
+from revelm.tasks.task import AnswerTask
+
+
+def finished_in(out: Path, every: Sequence[Asked]) -> dict[str, Any]:
+    """The summary in ``out``, with pass@k and majority@k of the k that are asked now.
+
+    ValueError for a summary that is damaged, and where samples are missing.
+    """
+    summary = read_object(out / SUMMARY)
+    try:
+        found = [(one, results_of(summary)[one.job.name]["settings"]) for one in every]
+        pairs = [(one, name, settings[name]) for one, settings in found for name in one.job.asked.named_settings()]
+        told = [list(numbers["pass_at_k"]) for _, _, numbers in pairs]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{out / SUMMARY}: damaged ({error!r}); give another --out") from error
+    for (one, name, numbers), known in zip(pairs, told, strict=True):
+        file = out / one.job.folder / SAMPLES / f"{name}.jsonl"
+        if not file.is_file():
+            raise ValueError(f"resume: {file} is missing, though the evaluation is finished; give another --out")
+        wanted = asked_ks(one.job.asked.num_answers(name), one.job.asked.pass_at)
+        if known != list(map(str, wanted)):
+            is_voting = isinstance(one.task, AnswerTask)
+            numbers |= of_several(read_samples(file), one.job.asked.pass_at, is_voting=is_voting)
+    return summary
