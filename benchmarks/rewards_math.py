@@ -24,7 +24,10 @@ from typing import Any, NamedTuple
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.final_answer import STATED, final_answer
 from revelm.rewards.math_answer import compare
+from revelm.rewards.math_quantity import read_quantity
 from revelm.rewards.math_score import score_math
+from revelm.rewards.math_text import spell
+from revelm.rewards.math_units import split_unit
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 NUM_OTHERS = 3
@@ -82,7 +85,8 @@ def respelled(reference: str) -> str:
         return f"{fraction[1]}\\dfrac{{{3 * int(fraction[2])}}}{{{3 * int(fraction[3])}}}"
     if _PLAIN.fullmatch(reference):
         return reference + ("0" if "." in reference else ".0")
-    if re.search(r"[\\^a-z]", reference) and _FORMULA.match(reference) and not _NO_FORMULA.search(reference):
+    is_number = read_quantity(split_unit(spell(reference)).body) is not None  # that is to be answered by a number
+    if not is_number and re.search(r"[\\^a-z]", reference) and _FORMULA.match(reference) and not _NO_FORMULA.search(reference):
         return f"0+({reference.strip('. ')})"
     changed = reference.replace("^\\circ", "°").replace(r"\frac", r"\dfrac ").replace("{,}", ",")
     changed = changed.replace("(", r"\left(").replace(")", r"\right)")

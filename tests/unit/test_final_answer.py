@@ -18,6 +18,28 @@ from revelm.rewards.final_answer import ANYWHERE, BOX, STATED, Source, final_ans
         ("2+2=4\n#### 1,234\n", "1,234", "hash"),
         ("The answer is 3. No: the final answer is: 3.5. I hope so.", "3.5", "phrase"),
         ("**Answer:** 12", "12", "phrase"),
+        ("**Final answer:** 42", "42", "phrase"),
+        ("The final answer is **42**.", "42", "phrase"),
+        ("Final Answer: The final answer is $42$. I hope it is correct.", "$42$", "phrase"),
+        ("The answer is 3. Actually, the answer is 4.", "4", "phrase"),
+        ("The answer is 3 or 4.", "3 or 4", "phrase"),
+        ("The answer isn't 5.", "The answer isn't 5.", "whole"),
+        ("The answer is:\n\n12", "12", "phrase"),
+        ("So <answer>5</answer>, the answer is 6", "5", "tag"),
+        ("<answer>4</answer> no: <answer> 5 </answer>", "5", "tag"),
+        ("**42**", "42", "whole"),
+        ("Thus $a+b = 3+4 = 7$.", "a+b = 3+4 = 7", "formula"),
+        ("$5$ metres", "$5$ metres", "whole"),
+        (r"\boxed{The answer is 5}", "5", "box"),
+        (r"\boxed{\text{The final answer is: } 5}", "5", "box"),
+        (r"\boxed{\text{The answer is 5.}}", "5.", "box"),
+        (r"\boxed{answers}", "answers", "box"),
+        (r"So the answer is \boxed{12", None, None),
+        (r"So $x = 12$, that is \boxed{12", None, None),
+        (r"So \boxed{1. The answer is 7.", "7", "phrase"),
+        ("So \\boxed{1.\n#### 7", "7", "hash"),
+        (r"The answer is \boxed{3}. Wait, rather \boxed{4", "3", "box"),
+        ("I cannot help with that. It is against the rules, is it not?", None, None),
         (r"answer = \frac{1}{2}", r"\frac{1}{2}", "phrase"),
         ("  3/4 ", "3/4", "whole"),
         ("We see that it must be $x = 3$ and that $y$ is 4.", "y", "formula"),
@@ -52,6 +74,15 @@ def test_for_rewards_only_boxes_count(text: str) -> None:
         (r"\boxed{1} = \boxed{2}", ("2",)),
         (r"first \boxed{9}, then \boxed{1}, \boxed{2}", ("1", "2")),
         (r"\boxed{a \boxed{2}}", ("2",)),
+        (r"\boxed{1}\boxed{2}", ("1", "2")),
+        (r"\boxed{1} / \boxed{2}", ("1", "2")),
+        (r"\boxed{1} or maybe \boxed{2}", ("1", "2")),
+        (r"\boxed{1}, possibly \boxed{2}", ("1", "2")),
+        (r"it is \boxed{1} (or \boxed{2} if $x<0$)", ("1", "2")),
+        (r"it is \boxed{1}, but it could also be \boxed{2}.", ("1", "2")),
+        ("\\boxed{1}\n\n\\boxed{2}", ("2",)),
+        (r"it could be \boxed{1}. But no, it might not: \boxed{2}", ("2",)),
+        (r"not \boxed{1} but \boxed{2}", ("2",)),
     ],
 )
 def test_several_boxes(text: str, expected: tuple[str, ...]) -> None:
@@ -59,7 +90,8 @@ def test_several_boxes(text: str, expected: tuple[str, ...]) -> None:
     answer = final_answer(text)
     assert answer is not None
     assert answer.parts == expected
-    assert answer.text == (" or " if " or " in text else ", ").join(expected)
+    is_choice = len(expected) > 1 and any(word in text for word in (" or ", "(or ", "possibly", "could"))
+    assert answer.text == (" or " if is_choice else ", ").join(expected)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def test_regular_expressions() -> None:
         ("The answer is (B).", "b", 1.0, "equal"),
         ("Answer: C", "B", 0.0, "different: C instead of B"),
         ("B", "B", 1.0, "equal"),
+        ("The correct answer is option B.", "B", 1.0, "equal"),
+        ("The answer is \\boxed{\\text{option C}}", "B", 0.0, "different: C instead of B"),
         ("Because of this", "B", 0.0, "no letter"),
         ("\\boxed{A} or \\boxed{B}", "B", 0.0, "no letter"),
         ("<think>The answer is B", "B", 0.0, "no letter"),

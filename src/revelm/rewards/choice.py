@@ -1,7 +1,7 @@
 r"""Multiple choice: the letter that an answer names.
 
-A letter counts as it is usually written: ``B``, ``b``, ``B.``, ``(B)``, ``\text{B}``, ``B. the option``. It is looked
-for in the last box, or else behind "the answer is" or "answer:", or else the whole text is one.
+A letter counts as it is usually written: ``B``, ``b``, ``B.``, ``(B)``, ``\text{B}``, ``B. the option``, ``option B``.
+It is looked for in the last box, or else behind "the answer is" or "answer:", or else the whole text is one.
 """
 
 import re
@@ -12,7 +12,10 @@ from revelm.rewards.final_answer import Source, final_answer
 from revelm.rewards.reward import Judged
 
 _STYLE = re.compile(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}")
-_LETTER = re.compile(r"\(([A-Z])\)[.:]?(?:\s.*)?|([A-Z])(?:[.:)](?:\s.*)?)?", re.IGNORECASE | re.DOTALL)
+_LETTER = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)[.:]?(?:\s.*)?|([A-Z])(?:[.:)](?:\s.*)?)?)",
+    re.IGNORECASE | re.DOTALL,
+)
 _SOURCES: tuple[Source, ...] = ("box", "bare box", "phrase", "whole")
 _MAX_LETTER = 2000  # the letter and its option; what is longer names no letter
 

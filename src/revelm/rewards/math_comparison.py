@@ -2,7 +2,7 @@ r"""Two answers in one spelling, taken apart side by side; see ``math_answer``."
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revelm.rewards.math_formula import same_by_algebra, same_equation
 from revelm.rewards.math_measure import Closeness, same_measured
@@ -30,10 +30,11 @@ _TEXT_LIST = re.compile(r"^\\text\{([^{}]*(?:,|\band\b|\bor\b)[^{}]*)\}$")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison: how close numbers must be, and how many brackets deep it is."""
+    """One comparison: how close numbers must be, how many brackets deep it is, and in which form answers must be."""
 
     closeness: Closeness
     depth: int = 0
+    is_worked_out: bool = True
 
     def holds(self, reference: str, answer: str) -> bool:
         """Whether two spellings mean the same."""
@@ -104,7 +105,7 @@ class Comparison:
             return self._relations(reference, answer, *relations)
         parts = _parts(reference), _parts(answer)
         if parts[0].kind == parts[1].kind == "one":
-            return same_measured(reference, answer, self.closeness)
+            return same_measured(reference, answer, self.closeness, is_worked_out=self.is_worked_out)
         return self._parts(*parts) or same_by_algebra(reference, answer)
 
     def _parts(self, reference: Parts, answer: Parts) -> bool:
@@ -148,13 +149,18 @@ class Comparison:
         named = [r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)]
         if self._named(named[0], named[1]):
             return True
+        if named[0].name and key(named[0].name) == key(named[1].name):
+            return False
         if first and second:
             return len(first.sides) == len(second.sides) == 2 and _same_relation(first, second)
         if first and is_equation(first):  # a chain such as "0.56 = 56%": each side is the answer
             return any(self._deeper().holds(side, answer) for side in _values_in(first))
         if second and is_equation(second):
             sides = _values_in(second)
-            return len(sides) > 1 and all(self._deeper().holds(reference, side) for side in sides)
+            is_true = len(sides) > 1 and all(
+                replace(self._deeper(), is_worked_out=False).holds(reference, s) for s in sides
+            )
+            return is_true and any(self._deeper().holds(reference, side) for side in sides)
         return False
 
     def _named(self, reference: tuple[str, str], answer: tuple[str, str]) -> bool:
@@ -166,7 +172,7 @@ class Comparison:
         return self._deeper().holds(reference[1], answer[1])
 
     def _deeper(self) -> "Comparison":
-        return Comparison(self.closeness, self.depth + 1)
+        return replace(self, depth=self.depth + 1)
 
 
 def _lists(reference: str, answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import mpmath
 
+from revelm.rewards.math_form import has_no_more_terms, has_only_kinds_of, is_worked_number
 from revelm.rewards.math_formula import fraction_of, same_by_algebra, same_values, same_where_real, values_of
 from revelm.rewards.math_quantity import Quantity, read_quantity, stands_for
 from revelm.rewards.math_text import key
@@ -33,16 +34,26 @@ class Closeness:
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value}: expected a finite tolerance, 0 for none")
 
+    @property
+    def is_loose(self) -> bool:
+        """Whether a number may differ at all."""
+        return bool(self.absolute or self.relative)
+
 
 EXACT = Closeness()
 
 
-def same_measured(reference: str, answer: str, closeness: Closeness) -> bool:
-    """Whether two spellings are the same number or formula; a unit may be missing but not differ."""
+def same_measured(reference: str, answer: str, closeness: Closeness, *, is_worked_out: bool = True) -> bool:
+    """Whether two spellings are the same number or formula; a unit may be missing but not differ.
+
+    ``is_worked_out``: the answer has to be in a form that is one (``math_form``), where no tolerance is given.
+    """
     first, second = split_units(reference, answer)
     if "percent" in (first.unit, second.unit):
         return _same_percents(first, second, closeness)
-    return units_agree(first.unit, second.unit) and _same_bodies(first.body, second.body, closeness)
+    return units_agree(first.unit, second.unit) and _same_bodies(
+        first.body, second.body, closeness, is_worked_out=is_worked_out and not closeness.is_loose
+    )
 
 
 def _same_percents(reference: Measured, answer: Measured, closeness: Closeness) -> bool:
@@ -58,7 +69,7 @@ def _same_percents(reference: Measured, answer: Measured, closeness: Closeness) 
     return (is_percent or closeness.is_percent) and _same_numbers(first, second, closeness)
 
 
-def _same_bodies(reference: str, answer: str, closeness: Closeness) -> bool:
+def _same_bodies(reference: str, answer: str, closeness: Closeness, *, is_worked_out: bool = True) -> bool:
     if key(reference) == key(answer):
         return True
     if _IN_BASE.match(reference) or _IN_BASE.match(answer):
@@ -68,13 +79,18 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness) -> bool:
     first, second = read_quantity(reference), read_quantity(answer)
     if first is not None and second is not None:
         return _same_numbers(first, second, closeness)
+    if is_worked_out and not (is_worked_number(answer) if first is not None else has_no_more_terms(reference, answer)):
+        return False
     exact = first or _fraction(reference), second or _fraction(answer)
     if exact[0] is not None and exact[1] is not None:
-        return _same_numbers(exact[0], exact[1], closeness)
+        is_open = is_worked_out and not has_only_kinds_of(reference, answer)
+        return not is_open and _same_numbers(exact[0], exact[1], closeness)
     values = values_of(reference, answer)
     said = None if values is None else values_of(answer, reference)
     if values is None or said is None:
         return same_by_algebra(reference, answer)
+    if is_worked_out and len(values) == 1 and not has_only_kinds_of(reference, answer):
+        return False
     if same_values(values, said) or same_where_real(reference, answer):
         return True
     numbers = first or _constant(values), second or _constant(said)

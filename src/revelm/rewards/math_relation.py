@@ -121,6 +121,8 @@ def ranges_of(relations: Sequence[Relation], *, is_union: bool) -> list[str] | N
     if not (low.endswith(r",\infty)") and high.startswith(r"(-\infty,")) or r"\cup" in low + high:
         return values
     bounds = read_quantity(low[1 : -len(r",\infty)")]), read_quantity(high[len(r"(-\infty,") : -1])
+    if bounds[0] == bounds[1] and low[0] == "[" and high[-1] == "]":
+        return None
     is_outside = bounds[0] is None or bounds[1] is None or bounds[0].value >= bounds[1].value
     return values if is_outside else [low[: -len(r"\infty)")] + high[len(r"(-\infty,") :]]
 

@@ -24,7 +24,7 @@ _EXCEPT = re.compile(
 _SYMBOLS = {r"\emptyset", r"\{\}", r"\{ \}"}
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _NOTHING = re.compile(
-    r"(?:the )?(?:null|empty)(?: set)?|none"
+    r"(?:the )?(?:(?:null|empty) set|empty)|none"
     r"|(?:there (?:is|are|exists?) |has |have )?no (?:such )?(?:real |integer |possible )?(?:x |numbers? )?"
     r"(?:solutions?|roots?|values?|reals?|numbers?)?(?: exists?)?"
 )

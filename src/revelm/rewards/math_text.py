@@ -57,9 +57,9 @@ _FOREIGN = re.compile("[" + re.escape("".join(_SIGNS)) + "]")
 
 # A command that only says how something looks; its argument, where it has one, stays.
 _LOOKS = re.compile(
-    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut|phantom\s*-?|nonumber|quad|qquad|big|Big"
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut|phantom\s*-|nonumber|quad|qquad|big|Big"
     r"|bigg|Bigg|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|middle|left\.|right\.|left|right)(?![a-zA-Z])"
-    r"|\\(?:hspace|vspace|kern|label|tag)\*?\{[^{}]*\}"
+    r"|\\(?:hspace|vspace|kern|label|tag|[hv]?phantom)\*?\{[^{}]*\}"
 )
 _SPACES = re.compile(r"(?<!\\)\\[,;:>\s]|~")  # not the end of a row and the blank behind it
 _TEXT = re.compile(
@@ -123,7 +123,7 @@ _PLAINLY = re.compile(r"\\(" + "|".join(_PLAIN) + r")(?![a-zA-Z])")
 _ASCII = ((">=", r"\ge "), ("<=", r"\le "), ("!=", r"\ne "), ("**", "^"), (r"\backslash", r"\setminus"))
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z%${])")
 _FIRST_BARE = re.compile(r"\\frac\s*(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))\s*(?=[\d{\\a-zA-Z])")
-_SECOND_BARE = re.compile(r"(\\frac\{(?:[^{}]|\{[^{}]*\})*\})\s*(\d|[a-zA-Z]|\\[a-zA-Z]+)")
+_SECOND_BARE = re.compile(r"\\frac\s*(\{(?:[^{}]|\{[^{}]*\})*\})\s*(\d|[a-zA-Z]|\\[a-zA-Z]+)")
 _ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+|[a-zA-Z]|\\pi)")
 _ROOT_PARENS = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _DEGREE = re.compile(r"\s*\^\s*(?:\{\s*°\s*\}|°)|\s*°")
@@ -182,7 +182,7 @@ def _commands(text: str) -> str:
     text = _NAMED.sub(lambda name: "\\" + _NAMES[name[1]], text)
     text = _PLAINLY.sub(lambda name: _PLAIN[name[1]], text)
     text = _FIRST_BARE.sub(r"\\frac{\1}", text)
-    text = _SECOND_BARE.sub(r"\1{\2}", text)
+    text = _SECOND_BARE.sub(r"\\frac\1{\2}", text)
     text = _ROOT_PARENS.sub(r"\\sqrt{\1}", text)
     return _ROOT.sub(lambda root: f"\\sqrt{root[1] or ''}{{{root[2]}}}", text)
 
@@ -201,7 +201,9 @@ def _outside(text: str) -> str:
     before = None
     while text != before:
         before = text
-        text = text.strip(" \t\n\r,;:").removesuffix(".").removeprefix("=").strip()
+        text = text.strip(" \t\n\r,;:").removeprefix("=").strip()
+        if not text.endswith(".."):  # what goes on is no end of a sentence
+            text = text.removesuffix(".").rstrip()
         for opening in (r"\boxed{", r"\fbox{", r"\mathrm{", "{"):
             if text.startswith(opening) and text.endswith("}") and _closes_last(text, len(opening)):
                 text = text[len(opening) : -1].strip()

@@ -81,7 +81,8 @@ class Math:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""
-        return score_math(completion.text, problem.reference, closeness=closeness_of(problem.question))
+        asked = problem.question
+        return score_math(completion.text, problem.reference, closeness=closeness_of(asked), question=asked)
 
     def answer(self, problem: Problem, completion: Completion) -> str | None:
         """What the last box holds, in one spelling; see `AnswerTask.answer`."""

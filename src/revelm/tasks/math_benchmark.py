@@ -79,7 +79,8 @@ class MathBenchmark(ABC):
         Where the problem allows a tolerance, a number within it is right as well.
         """
         text = opening_of(self.prompt(problem)) + completion.text
-        score = score_math(text, problem.reference, closeness=closeness_of(problem.question))
+        asked = problem.question
+        score = score_math(text, problem.reference, closeness=closeness_of(asked), question=asked)
         tolerance = problem.info.get("tolerance")
         if tolerance is None or score.value or not _is_near(problem.reference, text, tolerance):
             return score

@@ -1,0 +1,81 @@
+r"""What a question says about the answer to it: that it is a percentage, and which expressions are no answer yet.
+
+A question that shows ``x^2-1`` and asks for its factors is not answered by ``x^2-1``, though that is the same function
+as ``(x-1)(x+1)``. An answer is left undone if it is
+
+copied        a formula of the question, or a side of one, which the reference is not; also with something around it
+              that changes nothing: ``0+(x^2-1)``
+not factored  a sum, where the question asks to factor and the reference is a product
+not expanded  with sums in brackets, where the question asks to expand and the reference has none
+
+Numbers count however they are written: ``math_form`` sees to it that they are numbers.
+"""
+
+import re
+from collections.abc import Iterator
+
+from revelm.rewards.math_answer import is_equal
+from revelm.rewards.math_form import terms
+from revelm.rewards.math_parts import parts_of
+from revelm.rewards.math_quantity import read_quantity
+from revelm.rewards.math_text import key, spell
+from revelm.rewards.math_units import split_unit
+
+_PERCENT = re.compile(
+    r"\b(?:what|which)(?:['’]s| is| was| are)?(?: the| a)?(?: \w+)? ?(?:percent|%)|\bhow many percent"
+    r"|\b(?:as|in) a? ?percent|\b(?:find|calculate|determine|compute|give)\b[^.?!]{0,40} percent",
+    re.IGNORECASE,
+)
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$([^$]+)\$", re.DOTALL)
+_SIDES = re.compile(r"=|\\(?:equiv|approx)(?![a-zA-Z])")
+_OPERATION = re.compile(r"[-+*/^!(|]|\\[a-zA-Z]")
+_NO_FORMULA = re.compile(r"[<>]|\\(?:text|le|ge|ne|in|cup|begin|emptyset|infty|circ)(?![a-zA-Z])|°")
+_FACTOR = re.compile(r"\bfactor(?:i[sz]e)?\b(?! of)", re.IGNORECASE)
+_EXPAND = re.compile(r"\bexpand(?:ed)?\b|\bmultiply out\b|\bfind the product\b", re.IGNORECASE)
+_SUM_IN_BRACKETS = re.compile(r"\([^()]*[^(,\s^{][-+][^()]*\)")
+_MAX_QUESTION = 20_000
+_MAX_FORMULAS = 20
+
+
+def asks_for_percentage(question: str) -> bool:
+    """Whether the answer to a question is a percentage."""
+    return _PERCENT.search(question) is not None
+
+
+def left_undone(question: str, reference: str, answer: str) -> str | None:
+    """What an answer that equals the reference leaves to be done: "copied", "not factored", "not expanded"; or None.
+
+    An answer that is spelt like the reference leaves nothing.
+    """
+    wanted, said = _bare(reference), _bare(answer)
+    if not said or wanted == said or sorted(wanted) == sorted(said) or _is_number(answer):
+        return None
+    if any(is_equal(reference, formula) for formula in _contained(question, said) if formula not in wanted):
+        return "copied"
+    if _FACTOR.search(question) and len(terms(wanted)) == 1 < len(terms(said)):
+        return "not factored"
+    if _EXPAND.search(question) and not _SUM_IN_BRACKETS.search(wanted) and _SUM_IN_BRACKETS.search(said):
+        return "not expanded"
+    return None
+
+
+def _contained(question: str, said: str) -> Iterator[str]:
+    """The formulas of a question, and sides of them, that an answer has in it, each once."""
+    if not _OPERATION.search(said) or _NO_FORMULA.search(said) or parts_of(said).kind != "one":
+        return
+    seen = set[str]()
+    for found in _FORMULA.finditer(question[:_MAX_QUESTION]):
+        formula = next(filter(None, found.groups()), "")
+        for side in (key(spell(side)) for side in _SIDES.split(formula)):
+            if side in said and side not in seen and _OPERATION.search(side) and len(seen) < _MAX_FORMULAS:
+                seen.add(side)
+                yield side
+
+
+def _is_number(answer: str) -> bool:
+    return read_quantity(split_unit(spell(answer)).body) is not None
+
+
+def _bare(text: str) -> str:
+    """The last side of a spelling, without blanks and without brackets around all of it."""
+    return key(spell(_SIDES.split(text)[-1]))
