@@ -26,13 +26,7 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 SETS = ("humaneval", "humaneval_plus", "mbpp", "mbpp_sanitized", "mbpp_plus", "leetcode", "apps", "stdio")
 # References that do not pass, and why; by the end of the problem's id.
-KNOWN = {
-    "HumanEvalPlus-OriginFmt:HumanEval/32": "its test code hands the arguments over in the wrong order",
-    "MbppPlus-OriginFmt:255": "returns 128 million texts at once, more than the memory on their way to the tests",
-    "apps_train_5:2287/2": "returns outside of any function, which is no Python",
-    "apps_train_5:2287/4": "returns outside of any function, which is no Python",
-    "apps_train_5:2287/9": "returns outside of any function, which is no Python",
-}
+KNOWN: dict[str, str] = {}
 # Mutants that pass, and why.
 WEAK = {
     "mbpp_sanitized:82": "one more is within the tolerance of its tests, 0.1 %",

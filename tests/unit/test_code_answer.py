@@ -31,6 +31,10 @@ DOCSTRING = 'def f():\n    """\n    ```\n    f(1)\n    ```\n    """\n    return 
         ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),
         (f"```python\n{DOCSTRING}```", DOCSTRING),
         ("```python\nx = 1\n```python\ny = 2\n```", "y = 2\n"),
+        ("```text\nx = 1\n```", "x = 1\n"),
+        ("```solution\nx = 1\n```\n```\ny = 2\n```", "y = 2\n"),
+        ('```json\n{"a": 1}\n```', None),
+        ("```bash\npip install x\n```", None),
     ],
 )
 def test_the_last_block_of_python_is_the_program(text: str, program: str | None) -> None:
@@ -49,6 +53,44 @@ def test_the_last_block_of_python_is_the_program(text: str, program: str | None)
 def test_a_block_without_an_end_counts_where_there_is_no_whole_one(text: str, program: str) -> None:
     """Catches a forgotten fence that costs a right answer, and a half second try that hides a whole first one."""
     assert code_answer(text) == program
+
+
+F = "def f(x):\n    return 1\n"
+USE = "Use it:\n```python\nprint(f(3))\n```"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{F}```\n{USE}",
+        f"```python\ndef f(x): return 0\n```\nBetter:\n```python\n{F}```\n{USE}",
+        f"```python\ndef helper(): ...\n```\n```\n{F}```\n{USE}",
+        f"```python\nf = 1\n```\n```python\n{F}```\n```python\ndef f(x):\n    ret",
+        f"Here it is:\n\n{F}\nThis works, since it's constant.",
+        f"Here it is:\n{F}Done",
+        f"[BEGIN]\n{F}[DONE]",
+        f"I define f(x).\n{F}",
+    ],
+)
+def test_what_defines_the_function_is_the_program(text: str) -> None:
+    """Catches right answers that are lost: behind them stands an example of their use, or sentences around them."""
+    assert code_answer(text, ["f"]) == F
+
+
+def test_sentences_are_no_program() -> None:
+    """Catches text that is run because it begins as code does."""
+    for text in (
+        "def f is hard to write. I give up.",
+        "Let f = 3, as asked.",
+        "from f we see\nclass f is hard",
+        USE[:7],
+    ):
+        assert code_answer(text, ["f"]) is None
+    assert code_answer(f"Here it is:\n{F}", ["g"]) is None
+    began = time.process_time()
+    for text in ("def f(\n" * 10**4, "def f(x):\n    return (1\n" * 10**4, "f = 1\n(" * 10**4):
+        assert code_answer(text, ["f"]) is None
+    assert time.process_time() - began < 2.0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +136,10 @@ START = "from math import pi\n\n\ndef area(r):\n"
         ("    return pi * r * r\n", f"{START}    return pi * r * r\n"),
         (f"{START}    return 1\n", f"{START}    return 1\n"),
         ("def area(r):\n    return 3\n", "def area(r):\n    return 3\n"),
-        ("return 3\n", f"{START}return 3\n"),
+        ("return 3\n", f"{START}    return 3\n"),
+        ("x = r\nreturn x\n", f"{START}    x = r\n    return x\n"),
+        ("x = r\n    return x\n", f"{START}    x = r\n    return x\n"),
+        ("return (\n", f"{START}return (\n"),
     ],
 )
 def test_a_program_may_go_on_from_the_beginning_that_was_given(program: str, whole: str) -> None:

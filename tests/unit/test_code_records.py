@@ -224,20 +224,30 @@ def test_code_of_tests_is_cut_behind_each_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "starter", "returns"),
+    ("outputs", "starter", "may_unwrap"),
     [
-        ([[True], [False]], "def f(n):\n", ("true", "false")),
-        ([[1], [2]], "class Solution:\n    def f(self) -> List[int]:\n", ("[1]", "[2]")),
-        ([[1, 2], [2]], "", ("[1, 2]", "[2]")),
-        ([9], "", ("9",)),
+        ([[True], [False]], "def f(n):\n", True),
+        ([[1], [2]], "class Solution:\n    def f(self) -> List[int]:\n", False),
+        ([[1, 2], [2]], "", False),
+        ([9], "", False),
     ],
 )
-def test_lists_around_the_results_of_apps_are_taken_off(
-    outputs: list[Any], starter: str, returns: tuple[str, ...]
-) -> None:
-    """Catches a right answer that returns True where the file has [True]."""
+def test_lists_around_the_results_of_apps_may_be_taken_off(outputs: list[Any], starter: str, may_unwrap: bool) -> None:
+    """Catches a right answer that returns True where the file has [True], and one that returns [True]."""
     value = {"fn_name": "f", "inputs": [[0]] * len(outputs), "outputs": outputs}
-    assert code_tests(row(input_output=value, starter_code=starter)).returns == returns
+    tests = code_tests(row(input_output=value, starter_code=starter))
+    assert (tests.returns, tests.may_unwrap) == (tuple(map(json.dumps, outputs)), may_unwrap)
+
+
+def test_formats_are_compared_as_their_harnesses_do() -> None:
+    """Catches scores that are not those of the benchmark: another rule for numbers and blanks."""
+    lists = {"inputs": ["1"], "outputs": ["2"]}
+    cases = [{"input": "1", "output": "2"}]
+    assert code_tests(row(input_output=lists)).matching == "apps"
+    assert code_tests(row(verification_info={"test_cases": cases})).matching == "stripped"
+    assert code_tests(row(tests=lists)).matching == "stripped"
+    assert code_tests(row(public_test_cases=cases)).matching == "livecodebench"
+    assert code_tests(row(test_method="stdio", test_input=["1"], test_output=["2"])).matching == "exact"
 
 
 def test_questions_beginnings_and_solutions_are_found() -> None:

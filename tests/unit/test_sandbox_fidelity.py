@@ -38,6 +38,9 @@ PROGRAM = """
     class Pile(list):
         def push(self, item): self.append(item)
 
+    class Pile2(dict):
+        def most(self): return max(self.values())
+
     class Plain(list):
         def __repr__(self): return "Plain"
 
@@ -68,6 +71,7 @@ PROGRAM = """
         return found
     def fill(groups): return groups["new"]
     def views(keys, items): return keys & {1}, sorted(items), {2: 3}.keys()
+    def values(): return {1: 2}.values()
     def point(): return Point(1, Point(2, 3))
     def plain(): return Plain([1, 2])
     def total(numbers): return sum(numbers)
@@ -80,6 +84,9 @@ PROGRAM = """
 STATEMENTS = (
     "c = Cache(1)\nc.put(1, 2)\nc.put(3, 4)\nassert c.read(1) == -1 and c.read(3) == 4 and len(c) == 1",
     "p = Pile([1])\np.push(2)\nassert list(p) == [1, 2] and p[1] == 2",
+    "p = Pile([1])\nassert p == [1] and [1] == p and p != (1,) and p != [2]\np.push(p)\nassert p == [1, p] != [1]",
+    "assert Pile2({1: 2}) == {1: 2} and Pile2() != {1: 2} and Pile2({1: Pile([2])}) == {1: [2]}",
+    "assert values() != [2] and list(values()) == [2] and len(values()) == 1 and sum(values()) == 2",
     "assert plain() == [1, 2] and point().y.x == 2 and point() == (1, (2, 3))",
     "assert place(1) == Place(1) and place(1) != Place(2) and place(1) != 1 and [place(1)] == [Place(1)]",
     "assert isinstance(place(1), Place) and not isinstance(3, Place) and place.__name__ == 'place'",
@@ -135,7 +142,8 @@ def test_what_no_program_can_be_given_is_no_fault_of_the_program(sandbox: LocalS
         ("2.9999999999", 3, True),
         ("1234567890123.0 + 1", 1234567890123, False),
         ("1234567890123.0 + 1", 1234567890123.0, True),
-        ("True", 1.0, False),
+        ("True", 1.0, True),
+        ("Decimal(3)", 3, True),
         ("float('nan')", 1.0, False),
         ("10 ** 400", 1.5, False),
     ],
@@ -143,7 +151,7 @@ def test_what_no_program_can_be_given_is_no_fault_of_the_program(sandbox: LocalS
 def test_numbers_of_calls(body: str, expected: object, is_right: bool, sandbox: LocalSandbox) -> None:
     """Catches numbers of numpy called wrong, and answers near a large whole number called right."""
     tests = CodeTests("call", names=("f",), arguments=("[]",), returns=(json.dumps(expected),))
-    code = f"import numpy as np\ndef f(): return {body}"
+    code = f"from decimal import Decimal\nimport numpy as np\ndef f(): return {body}"
     assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == is_right
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.stdout_match import Matching
 
 _FUTURE = re.compile(r"^from __future__ import [\w, ]+", re.MULTILINE)
 
@@ -23,6 +24,9 @@ class CodeTests:
     ``call``: ``names[0]`` (``f``, or ``Solution().f`` as ``Solution.f``) is called with each entry of ``arguments`` and
     must return the entry of ``returns``; lists and tuples count as equal, floats within 1e-6 relative.
 
+    ``matching``: the rule by which output and values are compared (`revelm.rewards.stdout_match`,
+    `revelm.rewards.sandbox.values`). ``may_unwrap``: a returned value may be what is in an expected list of one.
+
     ``prelude``: put in front of the program (imports that answers may rely on, the beginning of a function).
     ``seconds``: CPU time of one test, where the data set gives one.
     """
@@ -37,6 +41,8 @@ class CodeTests:
     returns: tuple[str, ...] = ()  # each a JSON value
     prelude: str = ""
     seconds: float | None = None
+    matching: Matching = "exact"
+    may_unwrap: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for tests that do not fit their method, and for none at all: those would always pass."""

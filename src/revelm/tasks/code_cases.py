@@ -8,10 +8,11 @@ program without tests would always be right.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revelm.data.rows import Row
 from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.stdout_match import Matching
 
 # What LiveCodeBench, and after it most others, import in front of every answer.
 _STARRED = (
@@ -35,13 +36,15 @@ _CALL = ("functional", "function_call", "call", "function")
 class Ask:
     """What a row says besides its tests.
 
-    ``start``: the beginning of the solution; ``reference``: a solution; ``seconds``: CPU time of one test.
+    ``start``: the beginning of the solution; ``reference``: a solution; ``seconds``: CPU time of one test;
+    ``matching``: how output and results are compared.
     """
 
     start: str = ""
     reference: str = ""
     prelude: str = ""
     seconds: float | None = None
+    matching: Matching = "exact"
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,16 @@ def case_tests(row: Row, field: str, cases: Sequence[Case], *, function: str | N
     if not is_call:
         texts = [(_stream(row, field, case.given), _stream(row, field, case.expected)) for case in cases]
         inputs, outputs = zip(*texts, strict=True)
-        return CodeTests("stdio", inputs=inputs, outputs=outputs, prelude=ask.prelude, seconds=ask.seconds)
-    arguments = tuple(_dumped(row, field, _arguments(row, field, case)) for case in cases)
-    values = [_value(case) for case in cases]
-    if not any(_is_lines(case) for case in cases):
-        values = _unwrapped(values, f"{ask.start}\n{ask.reference}")
-    returns = tuple(_dumped(row, field, value) for value in values)
-    names = (called_as(str(function), f"{ask.start}\n{ask.reference}"),)
-    seconds, prelude = ask.seconds, ask.prelude
-    return CodeTests("call", arguments=arguments, returns=returns, names=names, prelude=prelude, seconds=seconds)
+        asked = CodeTests("stdio", inputs=inputs, outputs=outputs)
+    else:
+        arguments = tuple(_dumped(row, field, _arguments(row, field, case)) for case in cases)
+        values = [_value(case) for case in cases]
+        returns = tuple(_dumped(row, field, value) for value in values)
+        code = f"{ask.start}\n{ask.reference}"
+        may_unwrap = not any(_is_lines(case) for case in cases) and _is_wrapped(values, code)
+        names = (called_as(str(function), code),)
+        asked = CodeTests("call", arguments=arguments, returns=returns, names=names, may_unwrap=may_unwrap)
+    return replace(asked, prelude=ask.prelude, seconds=ask.seconds, matching=ask.matching)
 
 
 def listed_cases(row: Row, field: str, value: object) -> tuple[list[Case], str | None]:
@@ -188,14 +192,12 @@ def _value(case: Case) -> object:
         return case.expected
 
 
-def _unwrapped(values: list[object], code: str) -> list[object]:
-    """Values without the list of one around each, which APPS writes for most functions but not for all.
+def _is_wrapped(values: list[object], code: str) -> bool:
+    """Whether every value may have a list of one around it, which APPS writes for most functions but not for all.
 
-    Where every expected value is a list of one, it is taken for such a wrapping, unless the function is annotated as
-    returning a list.
+    Where each is a list of one it may be, unless the function is annotated as returning a list.
     """
-    is_wrapped = all(isinstance(value, list) and len(value) == 1 for value in values) and not _LIST.search(code)
-    return [value[0] if is_wrapped and isinstance(value, list) else value for value in values]
+    return all(isinstance(value, list) and len(value) == 1 for value in values) and not _LIST.search(code)
 
 
 def _dumped(row: Row, field: str, value: object) -> str:

@@ -76,7 +76,7 @@ class PrimeIntellect(CodeTask):
         """The problems of "train" or "test"; see `Task.problems`."""
         train = PRIMEINTELLECT_HUB if self.data is None else self.data
         source = Files(train, self.test_data, self.test_share, "", self.id_field, self.max_bad_rows)
-        return _problems(self, split, source)
+        return [_stripped(problem) for problem in _problems(self, split, source)]
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` solved training problems; see `worked_demonstrations`."""
@@ -87,3 +87,8 @@ def _problems(task: CodeTask, split: str, source: Files) -> Sequence[Problem]:
     check_split(split)
     check_files(source)
     return file_problems(replace(source, sample=sample_file(task.name)), split, task=task.name, read=code_problem)
+
+
+def _stripped(problem: Problem) -> Problem:
+    """A problem whose output is compared as the verifier of SYNTHETIC-1 does, whatever format its row is in."""
+    return replace(problem, info={**problem.info, "tests": replace(problem.info["tests"], matching="stripped")})

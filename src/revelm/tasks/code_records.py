@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from revelm.data.rows import Row
 from revelm.rewards.code_answer import code_answer, defines
 from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.stdout_match import Matching
 from revelm.tasks.code_cases import CONTEST_PRELUDE, Ask, Case, case_tests, from_json, listed_cases
 from revelm.tasks.code_statements import bound_names, function_tests, parsed, single_tests
 from revelm.tasks.packed_tests import unpacked
@@ -143,7 +144,8 @@ def _contest(row: Row) -> CodeTests:
     metadata = from_json(row, "metadata", row.get("metadata") or _original(row).get("metadata") or {})
     function = metadata.get("func_name") if isinstance(metadata, Mapping) else None
     code = f"{row.optional_text('starter_code')}\n{_original(row).get('starter_code') or ''}\n{start(row)}"
-    return case_tests(row, "public_test_cases", cases, function=function, ask=Ask(code, prelude=CONTEST_PRELUDE))
+    ask = Ask(code, prelude=CONTEST_PRELUDE, matching="livecodebench")
+    return case_tests(row, "public_test_cases", cases, function=function, ask=ask)
 
 
 def _original(row: Row) -> Mapping[str, object]:
@@ -152,7 +154,7 @@ def _original(row: Row) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _cases_of(field: str) -> Callable[[Row], CodeTests]:
+def _cases_of(field: str, matching: Matching = "stripped") -> Callable[[Row], CodeTests]:
     """A reader of tests in ``field``, in any of the usual shapes; in PrimeIntellect's rows also written by Python."""
 
     def read(row: Row) -> CodeTests:
@@ -160,7 +162,7 @@ def _cases_of(field: str) -> Callable[[Row], CodeTests]:
         if isinstance(value, str) and value.lstrip()[:2] == "{'":
             value = ast.literal_eval(value)
         value = from_json(row, field, value)
-        ask = Ask(start(row), reference(row), CONTEST_PRELUDE)
+        ask = Ask(start(row), reference(row), CONTEST_PRELUDE, matching=matching)
         if isinstance(value, Mapping) and (code := value.get("functional") or value.get("assert_case")):
             statements = tuple(map(str, code)) if isinstance(code, list) else single_tests(str(code))
             return _statement_tests(row, statements, setup="", ask=ask)
@@ -233,7 +235,7 @@ _FORMATS: Mapping[tuple[str, ...], Callable[[Row], CodeTests]] = {
     ("test_method",): _record,
     ("public_test_cases",): _contest,
     ("verification_info",): _cases_of("verification_info"),
-    ("input_output",): _cases_of("input_output"),
+    ("input_output",): _cases_of("input_output", "apps"),
     ("reward_model.ground_truth",): _cases_of("reward_model.ground_truth"),
     ("tests",): _cases_of("tests"),
     ("test_cases",): _cases_of("test_cases"),

@@ -7,12 +7,13 @@ or a service. The score is 1 if all tests pass, else 0, or with ``is_partial`` t
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from revelm.core.types import Completion, Problem, Score
 from revelm.rewards.code_answer import code_answer, completed, defines
+from revelm.rewards.code_fitting import in_a_function, without_examples
 from revelm.rewards.code_score import score_code
 from revelm.rewards.code_tests import CodeTests
 from revelm.rewards.sandbox.executors import Local, open_executor
@@ -86,7 +87,8 @@ class CodeTask(ABC):
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, or less; see the head of this file."""
         start = problem.info.get("start", "")
-        program = program_of(opening_of(self.prompt(problem)) + completion.text, start)
+        answer = opening_of(self.prompt(problem)) + completion.text
+        program = program_of(answer, start, names=_wanted(problem))
         if program is None:
             return Score(0.0, {"correct": 0.0, "passed": 0.0, "has_code": 0.0}, reason="no program")
         try:
@@ -112,21 +114,39 @@ class CodeTask(ABC):
         return f"{fence}python\n{problem.reference.strip(chr(10))}\n{fence}"
 
 
-def program_of(text: str, start: str) -> str | None:
-    """The program in an answer; indented lines without a fence, as base models go on with, count behind ``start``."""
-    program = code_answer(text)
+def program_of(text: str, start: str, *, names: Collection[str] = ()) -> str | None:
+    """The program in an answer; indented lines without a fence, as base models go on with, count behind ``start``.
+
+    ``names``: what it has to define, where that is known.
+    """
+    program = code_answer(text, names)
     lines = text.lstrip("\n")
     is_rest = program is None and bool(start.strip()) and lines[:1] in (" ", "\t") and bool(lines.strip())
-    return code_answer(f"{start.rstrip()}\n{lines}") if is_rest else program
+    if not is_rest:
+        return program
+    whole = code_answer(f"{start.rstrip()}\n{lines}", names)
+    return None if whole is None or whole.strip() == start.strip() else whole
+
+
+def _wanted(problem: Problem) -> set[str]:
+    """What a program has to define: functions, and classes with the names of their methods."""
+    tests = problem.info.get("tests")
+    names: Collection[str] = problem.info.get("names") or (tests.names if tests is not None else None) or ()
+    return {part for name in names for part in name.split(".")}
 
 
 def fitted(program: str, tests: CodeTests, *, start: str = "") -> tuple[str, CodeTests]:
     """The program and its tests, made to meet.
 
     ``start`` is put in front of a program that goes on from it. A method of ``class Solution`` is called as one, a
-    function as one, whichever the program has.
+    function as one, whichever the program has. Examples behind functions are left out; a script of a contest may say
+    ``return``, as in the harnesses of those.
     """
     program = completed(program, start)
+    if tests.method != "stdio":
+        program = without_examples(program)
+    elif tests.matching in ("livecodebench", "apps"):
+        program = in_a_function(program)
     if tests.method == "call" and tests.names:
         owner, _, name = tests.names[0].rpartition(".")
         if not owner and not defines(program, name) and defines(program, "Solution"):

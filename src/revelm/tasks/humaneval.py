@@ -5,12 +5,13 @@ defines ``check``) and ``canonical_solution`` (the body). The chat shows the pro
 answer that goes on behind the prompt instead counts too. Both have test problems only.
 
 EvalPlus publishes two files. In ``HumanEvalPlus-OriginFmt.jsonl`` all tests are in ``test``; this is the one to give.
-``HumanEvalPlus.jsonl`` has inputs without results, and is refused. Of the former, HumanEval/32 fails for its own
-solution: its test code passes arguments in the wrong order.
+``HumanEvalPlus.jsonl`` has inputs without results, and is refused. In the former, the test code of HumanEval/32 passes
+arguments in the wrong order, so that no program can pass; they are put right, as in EvalPlus's own harness: the value
+of the polynomial at the returned point is within 1e-4 of zero.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revelm.core.types import Problem
 from revelm.data.rows import Row
@@ -23,6 +24,7 @@ from revelm.tasks.task import check_split
 
 HUMANEVAL_HUB = "openai/openai_humaneval[test]"
 HUMANEVAL_PLUS_HUB = "evalplus/humanevalplus[test]"
+_CONFUSED = ("_poly(*candidate(*inp), inp) <= 0.0001", "abs(_poly(*inp, candidate(*inp))) <= 0.0001")
 # All inputs of a problem are one test; the slowest reference takes a third of this time, the largest half the memory.
 PLUS_LIMITS = Limits(seconds=60.0, memory_mb=4096)
 
@@ -82,6 +84,7 @@ def _problem(row: Row, name: str) -> Problem:
     refuse_inputs(row, "HumanEvalPlus-OriginFmt.jsonl.gz")
     start = code_text(row, "prompt")
     tests = entry_tests(row)
+    tests = replace(tests, setup=tests.setup.replace(*_CONFUSED))
     row.text("canonical_solution")
     asked = f"Complete this Python function:\n```python\n{start.strip()}\n```"
     info = {"asked": asked, "start": start, "tests": tests, "is_stdio": False}

@@ -114,6 +114,7 @@ def _problem(row: Row, name: str) -> Problem:
     tests = code_tests(replace(row, fields={**row.fields, "private_test_cases": None}))
     text, begun = question(row), start(row)
     info = {"asked": asked(text, begun), "start": begun, "row": _kept(row), "is_stdio": tests.method == "stdio"}
+    info["names"] = tests.names
     info["date"] = _date(row.get("contest_date"), f"{row.place}, field 'contest_date'")
     if group := row.optional_text("difficulty"):
         info["group"] = group
@@ -124,6 +125,7 @@ def _livebench_problem(row: Row, name: str) -> Problem:
     begun = start(row)
     tests = code_tests(replace(row, fields={**row.fields, "private_test_cases": None}))
     info = {"asked": question(row), "start": begun, "row": _kept(row), "is_stdio": tests.method == "stdio"}
+    info["names"] = tests.names
     if group := row.optional_text("task"):
         info["group"] = group
     solution = row.get("solution")

@@ -8,7 +8,8 @@ sanitised ones alike.
 
 ``mbpp_plus`` is EvalPlus's ``MbppPlus-OriginFmt.jsonl``, 378 test problems, of which the chat shows one assert.
 ``MbppPlus.jsonl`` has inputs without results, and is refused. The tests of 737, 787 and 794 work out whether a result
-is right and forget to assert it, so that any program would pass; the assert is added.
+is right and forget to assert it, so that any program would pass; the assert is added. Of the inputs of 255, five whose
+results are lists of 6 to 128 million values are left out: they are more than can come back from a program.
 """
 
 import re
@@ -32,6 +33,8 @@ MBPP_PLUS_HUB = "evalplus/mbppplus[test]"
 _NUMBERS = {"train": range(601, 975), "test": range(11, 511)}
 _DEFINED, _WORD = re.compile(r"^(?:def|class)[ \t]+(\w+)", re.MULTILINE), re.compile(r"\w+")
 _FORGOTTEN = re.compile(r"^ +exact_match = exp == \(out is not None\)\n(?!\s*assert)", re.MULTILINE)
+_LARGE = ("\nfor i, inp in enumerate(inputs):\n", "\nfor i, inp in enumerate([x for x in inputs if x[1] < 50]):\n")
+_WITH_LARGE = "255"
 _SHOWN = "Your code should pass these tests:"
 
 
@@ -111,6 +114,8 @@ def _plus_problem(row: Row, name: str) -> Problem:
     refuse_inputs(row, "MbppPlus-OriginFmt.jsonl.gz")
     code = code_text(row, "code")
     test = _FORGOTTEN.sub(r"\g<0>    assert exact_match\n", code_text(row, "test"))
+    if row.optional_text("task_id").rpartition("/")[2] == _WITH_LARGE:
+        test = test.replace(*_LARGE)
     names = tuple(sorted(set(_DEFINED.findall(code)) & set(_WORD.findall(test)) - set(_DEFINED.findall(test))))
     tests = CodeTests("function", statements=(test,), names=names)
     shown = row.texts("test_list")[:1]

@@ -10,7 +10,7 @@ from typing import Protocol, get_args
 from revelm.rewards.code_tests import CodeTests, Outcome, TestResult
 from revelm.rewards.sandbox.http_harness import harness, read_report
 from revelm.rewards.sandbox.limits import Limits
-from revelm.rewards.sandbox.tester import is_same_value
+from revelm.rewards.sandbox.values import is_right_value
 from revelm.rewards.stdout_match import is_same_output
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -94,7 +94,7 @@ class RemoteTests:
         printed = ran.stdout.encode("utf-8", "replace")
         if len(printed) > self.limits.output_mb * 2**20:
             return TestResult("output", f"more than {self.limits.output_mb} MB", ran.seconds)
-        if is_same_output(self.tests.outputs[number], printed):
+        if is_same_output(self.tests.outputs[number], printed, matching=self.tests.matching):
             return TestResult("passed", "", ran.seconds)
         difference = f"printed {ran.stdout[:80]!r} instead of {self.tests.outputs[number][:80]!r}"
         return TestResult("wrong", difference, ran.seconds)
@@ -137,19 +137,19 @@ class RemoteTests:
     def _result(self, number: int, said: tuple[str, str]) -> TestResult:
         outcome, detail = said
         if outcome == "value" and self.tests.method == "call" and number >= 0:
-            return _compared(detail, self.tests.returns[number])
+            return _compared(detail, self.tests, number)
         if outcome not in get_args(Outcome) or (outcome == "passed" and self.tests.method == "call" and number >= 0):
             return TestResult("wrong", "a report that is none")
         return TestResult(outcome, detail)  # type: ignore[arg-type]
 
 
-def _compared(said: str, returns: str) -> TestResult:
+def _compared(said: str, tests: CodeTests, number: int) -> TestResult:
     try:
         value = json.loads(said)
     except (ValueError, RecursionError):
         return TestResult("wrong", "a report that is none")
-    expected = json.loads(returns)
-    if is_same_value(value, expected):
+    expected = json.loads(tests.returns[number])
+    if is_right_value(value, expected, matching=tests.matching, may_unwrap=tests.may_unwrap):
         return TestResult("passed")
     return TestResult("wrong", f"{repr(value)[:80]} instead of {repr(expected)[:80]}")
 

@@ -24,7 +24,7 @@ from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import described
 from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 from revelm.rewards.sandbox.visible import visible
-from revelm.rewards.stdout_match import is_same_output
+from revelm.rewards.stdout_match import Matching, is_same_output
 
 _LOG = logging.getLogger(__name__)
 _BOOT = "import sys; sys.path[:0] = {path!r}; from revelm.rewards.sandbox.program import fresh; fresh(sys.argv[1:])"
@@ -99,7 +99,7 @@ class LocalSandbox:
             streams = [files.new("stdin", given.encode("utf-8", "surrogatepass")), files.new("out"), files.new("err")]
             part = replace(limits, total_seconds=left)
             answer = self._ask("script", part, [program, *streams])
-            results.append(_script_result(answer, expected, streams[1:], limits))
+            results.append(_script_result(answer, expected, streams[1:], limits, matching=tests.matching))
             left -= float(answer.get("wall", 0.0))
             for stream in streams:
                 files.drop(stream)
@@ -217,7 +217,9 @@ class _Files:
         self._open.remove(descriptor)
 
 
-def _script_result(answer: dict[str, Any], expected: str, printed: Sequence[int], limits: Limits) -> TestResult:
+def _script_result(
+    answer: dict[str, Any], expected: str, printed: Sequence[int], limits: Limits, *, matching: Matching
+) -> TestResult:
     """The verdict on one run of a script; ``printed``: what went to its standard output and error."""
     out, err = printed
     seconds = float(answer.get("seconds", 0.0))
@@ -226,7 +228,7 @@ def _script_result(answer: dict[str, Any], expected: str, printed: Sequence[int]
     if outcome in ("exit", "killed") and size >= max(limits.output_mb, limits.file_mb) * 2**20:
         return TestResult("output", f"more than {limits.output_mb} MB", seconds)
     if outcome == "exit" and answer.get("status") == 0:
-        if is_same_output(expected, _content(out)):
+        if is_same_output(expected, _content(out), matching=matching):
             return TestResult("passed", "", seconds)
         return TestResult("wrong", _difference(expected, out), seconds)
     if outcome == "exit":

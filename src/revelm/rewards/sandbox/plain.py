@@ -25,6 +25,7 @@ _MAPPINGS: dict[str, Callable[[Any], Any]] = {
     "o": OrderedDict,
     "K": lambda pairs: dict(pairs).keys(),
     "I": lambda pairs: dict(pairs).items(),
+    "V": lambda pairs: dict(pairs).values(),  # equal to no list, as a program's own is
 }
 _MAPPING_TYPES = ((Counter, "C"), (OrderedDict, "o"), (defaultdict, "e"), (dict, "d"))
 _KINDS: tuple[type, ...] = (int, float, str, bool, bytes, list, tuple, set, dict, frozenset, complex, type(None))
@@ -92,7 +93,7 @@ def _collection_out(value: Any, kind: type, outside: Callable[[Any], Handle]) ->
         return ["K", [[_out(key, outside), None] for key in value]]
     if kind is _ITEMS:
         return ["I", [[_out(k, outside), _out(v, outside)] for k, v in value]]
-    return ["l", [_out(item, outside) for item in value]] if kind is _VALUES else None
+    return ["V", [[place, _out(item, outside)] for place, item in enumerate(value)]] if kind is _VALUES else None
 
 
 def _is_more(kind: type, collection: type) -> bool:

@@ -8,6 +8,7 @@ as the program says: where a test compares two objects that the program has made
 import builtins
 import json
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from revelm.rewards.sandbox.channel import ClosedError, receive, send
 from revelm.rewards.sandbox.plain import Handle, read, write
 
+_COLLECTIONS = (list, tuple, set, frozenset, dict, deque)
 _ENDS = ("StopIteration", "StopAsyncIteration")  # exceptions that would end loops of the tests
 
 
@@ -213,7 +215,13 @@ class StandIn:
         return str(self._remote.request("repr", self._number))
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the program's, and equal as it says: nothing it could not say of what it makes anyway."""
+        """Whether both are the program's, and equal as it says: nothing it could not say of what it makes anyway.
+
+        A collection of the tests is compared, here, with what is in the object where that is a collection too.
+        """
+        if isinstance(other, _COLLECTIONS):
+            inside = self._remote.request("inside", self._number)
+            return not isinstance(inside, StandIn) and inside == other
         if not isinstance(other, StandIn) or self._remote is not object.__getattribute__(other, "_remote"):
             return False
         if self._number == object.__getattribute__(other, "_number"):

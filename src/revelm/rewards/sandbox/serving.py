@@ -73,6 +73,7 @@ class Service:
             "put": lambda: operator.setitem(target, *positional),
             "drop": lambda: operator.delitem(target, *positional),
             "equal": lambda: target == positional[0],
+            "inside": lambda: _inside_of(target),
             "isinstance": lambda: isinstance(positional[0], target),
             "text": lambda: str(target),
             "repr": lambda: repr(target),
@@ -118,6 +119,15 @@ class Service:
 
     def _say(self, message: list[Any]) -> None:
         send(self._channel, json.dumps(message))
+
+
+def _inside_of(value: Any) -> Any:
+    """What is in an object that is a collection with methods of its own; any other object itself."""
+    ancestry = type(value).__mro__  # not isinstance, which asks the object
+    for kind in (list, tuple, set, frozenset, deque):
+        if kind in ancestry:
+            return kind(kind.__iter__(value))
+    return dict(dict.items(value)) if dict in ancestry else value
 
 
 def _is_mutable(value: Any) -> bool:

@@ -6,7 +6,6 @@ but in a process that the program can neither see into nor signal. A line of the
 
 import builtins
 import json
-import math
 import os
 import socket
 import sys
@@ -18,9 +17,9 @@ from revelm.rewards.sandbox.channel import ClosedError
 from revelm.rewards.sandbox.comparisons import make_strict
 from revelm.rewards.sandbox.program import read_all
 from revelm.rewards.sandbox.remote import ProgramError, Remote, UnpassableError
+from revelm.rewards.sandbox.values import is_right_value
 
 _DETAIL = 200
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 
 
 def main(tests: int, report: int, control: int) -> None:
@@ -113,7 +112,8 @@ class Tester:
 
     def _call(self, arguments: str, returns: str) -> None:
         value, expected = self._function()(*json.loads(arguments)), json.loads(returns)
-        if not is_same_value(value, expected):
+        matching, may_unwrap = self._spec["matching"], self._spec["may_unwrap"]
+        if not is_right_value(value, expected, matching=matching, may_unwrap=may_unwrap):
             raise AssertionError(f"{repr(value)[:80]} instead of {repr(expected)[:80]}")
 
     def _function(self) -> Callable[..., Any]:
@@ -127,30 +127,6 @@ class Tester:
 
     def _write(self, outcome: str, detail: str) -> None:
         os.write(self._report, (json.dumps([outcome, detail[:_DETAIL]]) + "\n").encode())
-
-
-def is_same_value(value: Any, expected: Any) -> bool:
-    """Whether a plain value is what JSON says: tuples as lists, keys as text, floats up to rounding.
-
-    A whole number that is expected is not met by one that is near it in proportion: 1e12 + 1 is not 1e12.
-    """
-    if type(value).__module__ == "numpy" and type(value).__name__ != "ndarray":
-        value = value.item()
-    if isinstance(value, float) or isinstance(expected, float):
-        if not (_is_number(value) and _is_number(expected)):
-            return False
-        relative = _RELATIVE if isinstance(expected, float) else 0.0
-        return value == expected or math.isclose(value, expected, rel_tol=relative, abs_tol=_ABSOLUTE)
-    if isinstance(value, list | tuple) and isinstance(expected, list):
-        return len(value) == len(expected) and all(map(is_same_value, value, expected))
-    if isinstance(value, dict) and isinstance(expected, dict):
-        texts = {str(key): item for key, item in value.items()}
-        return texts.keys() == expected.keys() and all(is_same_value(texts[key], expected[key]) for key in expected)
-    return type(value) is type(expected) and bool(value == expected)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _line(error: BaseException) -> str:
