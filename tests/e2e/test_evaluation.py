@@ -195,8 +195,11 @@ def test_a_comparison_of_two(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert [(one["task"], one["setting"]) for one in found] == [("parity", "static"), ("parity", "dynamic")]
     static = found[0]
     assert (static["difference"]["mean"], static["p"], static["num_equal"]) == (0.0, 1.0, 4)
-    assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", "page.html"]) == 2
-    assert "--out page.html: expected a file name that ends in .json or .md" in capsys.readouterr().err
+    page = tmp_path / "page.html"
+    assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", str(page)]) == 0
+    assert page.read_text().count("data-result=") == sum(len(one["won"]) + len(one["lost"]) for one in found)
+    assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", "page.txt"]) == 2
+    assert "--out page.txt: expected a folder, or a file name that ends in .md" in capsys.readouterr().err
     assert main(["eval", "compare", str(folder / "whole")]) == 2
     assert "expected two folders" in capsys.readouterr().err
 

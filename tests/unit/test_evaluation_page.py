@@ -1,6 +1,7 @@
 """The page of an evaluation: what a model wrote stays text."""
 
 import json
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from revelm.cli.evaluate import show
 from revelm.eval.metrics import summarise
 from revelm.eval.tables import summary_markdown
+from revelm.viz.entry import plain_text
 from revelm.viz.evaluation_page import evaluation_page, finished_evaluation
 from tests.unit.test_eval_metrics import sample
 
@@ -73,7 +75,7 @@ def test_right_wrong_and_error_can_be_told_apart(tmp_path: Path) -> None:
     text = evaluation_page(tmp_path, written(tmp_path))
     assert text.count('data-verdict="right"') == text.count('data-verdict="wrong"') == 3
     assert "6 shown" in text
-    assert "first 1500 answers" not in text
+    assert "6 of " not in text
 
 
 def test_hostile_names_do_not_break_the_markdown(tmp_path: Path) -> None:
@@ -82,6 +84,33 @@ def test_hostile_names_do_not_break_the_markdown(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "<img" not in text
     assert all(line.count("|") == text.splitlines()[5].count("|") for line in text.splitlines()[4:7])
+
+
+def test_plain_text_is_what_can_stand_in_a_file() -> None:
+    """Catches a character that HTML or XML cannot hold, or that turns a line around; and one that is lost."""
+    ends = (plane << 16 | last for plane in range(17) for last in (0xFFFD, 0xFFFE, 0xFFFF))
+    every = [chr(code) for code in (*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFDC0, 0xFE00), *ends)]
+    kept = {c for c in every if plain_text(c) == c}
+    bad = {c for c in every if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t"}
+    bad |= {c for c in every if ord(c) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(c) <= 0xFDEF}
+    bad |= {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+    assert kept == set(every) - bad
+    assert plain_text("a\r\nb\rc\x1b") == "a\nb␍c␛"
+
+
+def test_the_page_of_many_answers_has_a_size_and_shows_many_problems(tmp_path: Path) -> None:
+    """Catches a page of 100 MB, one that fills up with the answers to the first problems, and minutes spent on what is
+    cut off."""
+    summary = written(tmp_path, num_problems=400, samples_per_problem=8)
+    rows = [sample(group, i, 0.0, text="x" * 8000) for group in range(400) for i in range(8)]
+    lines = [json.dumps(one.row()) + "\n" for one in rows]
+    (tmp_path / "samples" / "static.jsonl").write_text("".join(lines))
+    summary["settings"]["static"]["accuracy"]["n"] = 3200
+    text = evaluation_page(tmp_path, summary)
+    assert len(text) < 12_000_000
+    assert text.count("data-verdict=") == 1200
+    assert text.count("<b>p399</b>") == 3
+    assert "1200 of 3200 answers" in text
 
 
 def test_any_group_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

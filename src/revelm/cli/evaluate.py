@@ -36,7 +36,9 @@ def add_to(verbs: Any) -> None:
     )
     parser.add_argument("--recipe", metavar="FILE.yaml", help="a YAML file with the fields that are not given here")
     parser.add_argument("--model", metavar="DIR", help="checkpoint or run directory, or hub id")
-    parser.add_argument("--out", metavar="DIR", help="keep everything there; of compare: the result, a .json or .md")
+    parser.add_argument(
+        "--out", metavar="DIR", help="keep everything there; of compare: a folder, or a .md, .json or .html"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed (default: table)")
     parser.add_argument(
@@ -94,18 +96,12 @@ def config_of(words: argparse.Namespace) -> "EvalConfig":
 
 def compare(words: argparse.Namespace) -> None:
     """Compare two evaluations and print or write what differs."""
-    from revelm.core.atomic import write_json_atomic, write_text_atomic
-    from revelm.eval.compare import compare_evaluations, comparison_markdown
+    from revelm.eval.compare import comparison_markdown, write_comparison
 
     places = words.overrides[1:]
     if len(places) != 2 or any("=" in place for place in places):
         raise ValueError(f"eval compare: expected two folders of evaluations, got {' '.join(places) or 'none'}")
-    out = None if words.out is None else Path(words.out)
-    if out is not None and out.suffix not in (".json", ".md"):
-        raise ValueError(f"--out {out}: expected a file name that ends in .json or .md")
-    found = compare_evaluations(Path(places[0]), Path(places[1]))
-    if out is not None:
-        write_text_atomic(out, comparison_markdown(found)) if out.suffix == ".md" else write_json_atomic(out, found)
+    found = write_comparison(Path(places[0]), Path(places[1]), None if words.out is None else Path(words.out))
     print(json.dumps(found, indent=2) if words.format == "json" else comparison_markdown(found))
 
 

@@ -1,123 +1,94 @@
-"""Two evaluations of the same problems, compared problem by problem.
+"""Two evaluations of the same problems compared, as numbers, Markdown and a page; the statistics: ``eval.paired``."""
 
-Let d be the difference of a problem's mean accuracies, second minus first. Their mean has the interval of Bonett and
-Price (2012): two differences, 1 and -1, are added to the n that there are, and the usual interval is taken, here with
-Student's t; it holds for one answer to each problem as for several, and has a width where nothing differed.
-
-The p-value is exact: of all ways to give the differences their signs, how many have a sum at least as far from 0. For
-one answer to each problem that is McNemar's test; beyond 20 problems that differ, signs are drawn 100,000 times
-(Phipson and Smyth 2010: never 0). Of several pairs of task and setting, ``p_holm`` is corrected for their number
-(Holm 1979).
-"""
-
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from revelm.core.seeds import derive_seed
-from revelm.eval.beta import t_quantile
-from revelm.eval.metrics import by_problem
+from revelm.core.atomic import write_json_atomic, write_text_atomic
+from revelm.eval.paired import ROUNDING, difference, holm, paired_p
+from revelm.eval.pairing import Both, Paired, paired_evaluations
 from revelm.eval.samples import Sample
-from revelm.eval.store import SAMPLES, read_samples
-from revelm.eval.tables import results_of, table
+from revelm.eval.tables import table
+from revelm.viz.comparison_page import Differing, comparison_page
 
-MAX_EXACT = 20
-NUM_DRAWS = 100_000
 SHOWN = 20
-_ROUNDING = 1e-9
+NAME = "comparison"
+SUFFIXES = (".md", ".json", ".html")
 
 
 def compare_evaluations(first: Path, second: Path) -> dict[str, Any]:
     """What ``second`` has over ``first``: under "comparisons" an entry for each task and setting that both have.
 
     An entry: ``difference`` of accuracies {"mean", "low", "high", "n"} (n: problems that both answered), ``p``,
-    ``p_holm``, the ids of problems ``won`` and ``lost`` (by ``second``), ``num_equal``, and how many problems were
-    ``left_out`` because only one has them or they are asked otherwise. ValueError for a folder that is no finished
-    evaluation, and where nothing is common.
+    ``p_holm``, the ids of problems ``won`` and ``lost`` (by ``second``), ``num_equal``, how many problems were
+    ``left_out`` because only one has them or they are asked otherwise, and what in the settings is ``otherwise``.
+    ValueError for a folder that is no finished evaluation, and where nothing is common.
     """
-    ones, others = _read(first), _read(second)
-    entries = []
-    for key in (key for key in ones if key in others):
-        accuracies = _accuracies(ones[key]), _accuracies(others[key])
-        common = [name for name in accuracies[0] if name in accuracies[1]]
-        left_out = len({*accuracies[0], *accuracies[1]}) - len(common)
-        if common:
-            pairs = {name: (accuracies[0][name], accuracies[1][name]) for name in common}
-            entries.append({"task": key[0], "setting": key[1], **compared(pairs), "left_out": left_out})
-    if not entries:
-        raise ValueError(
-            f"{first} and {second}: no problem was answered in both under a setting of the same name; "
-            f"{_told(first, ones)}; {_told(second, others)}"
-        )
+    return compared_pairs(first, second, paired_evaluations(first, second))
+
+
+def compared_pairs(first: Path, second: Path, pairs: Sequence[Paired]) -> dict[str, Any]:
+    """What ``compare_evaluations`` says, of answers that were read."""
+    entries = [
+        {
+            "task": one.task,
+            "setting": one.setting,
+            **compared(one.problems),
+            "left_out": one.left_out,
+            "otherwise": {name: list(values) for name, values in one.otherwise.items()},
+        }
+        for one in pairs
+    ]
     for entry, corrected in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
         entry["p_holm"] = corrected
     return {"first": str(first), "second": str(second), "comparisons": entries}
 
 
-def compared(pairs: Mapping[Any, tuple[float, float]], *, seed: int = 0) -> dict[str, Any]:
-    """The paired comparison of accuracies (first, second) by problem; names are ids, or (id, question)."""
-    d = np.array([second - first for first, second in pairs.values()])
-    ids = [name if isinstance(name, str) else name[0] for name in pairs]
+def compared(problems: Sequence[Both], *, seed: int = 0) -> dict[str, Any]:
+    """The paired comparison of accuracies."""
+    d = np.array([one.change for one in problems])
+    rights = [one.right for one in problems]
     return {
-        "first": float(np.mean([first for first, _ in pairs.values()])),
-        "second": float(np.mean([second for _, second in pairs.values()])),
+        "first": float(np.mean([np.mean(first) for first, _ in rights])),
+        "second": float(np.mean([np.mean(second) for _, second in rights])),
         "difference": difference(d),
-        "p": sign_flip_p(d, seed=seed),
-        "won": [name for name, value in zip(ids, d, strict=True) if value > _ROUNDING],
-        "lost": [name for name, value in zip(ids, d, strict=True) if value < -_ROUNDING],
-        "num_equal": int((np.abs(d) <= _ROUNDING).sum()),
+        "p": paired_p(rights, seed=seed),
+        "won": [one.first[0].problem for one in problems if one.change > ROUNDING],
+        "lost": [one.first[0].problem for one in problems if one.change < -ROUNDING],
+        "num_equal": int((np.abs(d) <= ROUNDING).sum()),
     }
 
 
-def difference(d: np.ndarray) -> dict[str, float]:
-    """Mean of differences in [-1, 1], one for each problem, and its 95 % interval."""
-    count, mean = len(d) + 2, float(d.mean())
-    centre = float(d.sum()) / count
-    spread = (float((d**2).sum()) + 2) / count - centre**2
-    half = t_quantile(len(d) + 1) * math.sqrt(spread / count)
-    return {"mean": mean, "low": max(-1.0, min(mean, centre - half)), "high": min(1.0, max(mean, centre + half)),
-            "n": len(d)}  # fmt: skip
-
-
-def sign_flip_p(d: np.ndarray, *, seed: int = 0) -> float:
-    """Two-sided p-value of differences that are as likely to have either sign."""
-    sizes = np.abs(d[np.abs(d) > _ROUNDING])
-    if len(sizes) == 0:
-        return 1.0
-    observed = abs(float(d.sum())) - _ROUNDING
-    if np.ptp(sizes) <= _ROUNDING:
-        return _mcnemar(int((d > _ROUNDING).sum()), len(sizes))
-    if len(sizes) <= MAX_EXACT:
-        sums = np.zeros(1)
-        for size in sizes:
-            sums = np.concatenate([sums + size, sums - size])
-        return float((np.abs(sums) >= observed).mean())
-    rng = np.random.default_rng(derive_seed(seed, "sign flips"))
-    extreme = sum(
-        int((np.abs((1 - 2.0 * rng.integers(0, 2, (1000, len(sizes)))) @ sizes) >= observed).sum())
-        for _ in range(NUM_DRAWS // 1000)
-    )
-    return (extreme + 1) / (NUM_DRAWS + 1)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are: the smallest times n, the next times n - 1, ...; never decreasing."""
-    found, floor = [0.0] * len(values), 0.0
-    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        floor = found[place] = max(floor, min(1.0, (len(values) - rank) * values[place]))
+def write_comparison(first: Path, second: Path, out: Path | None = None) -> dict[str, Any]:
+    """What ``compare_evaluations`` says, kept in ``out``: a file that ends in one of ``SUFFIXES``, or a folder that
+    gets ``comparison.md``, ``.json`` and ``.html``. ValueError for another ending."""
+    if out is not None and out.suffix not in ("", *SUFFIXES) and not out.is_dir():
+        raise ValueError(f"--out {out}: expected a folder, or a file name that ends in {', '.join(SUFFIXES)}")
+    pairs = paired_evaluations(first, second)
+    found = compared_pairs(first, second, pairs)
+    if out is not None:
+        is_file = out.suffix in SUFFIXES and not out.is_dir()
+        for file in [out] if is_file else [out / f"{NAME}{suffix}" for suffix in SUFFIXES]:
+            if file.suffix == ".json":
+                write_json_atomic(file, found)
+            else:
+                write_text_atomic(file, comparison_markdown(found) if file.suffix == ".md" else page_of(found, pairs))
     return found
+
+
+def page_of(found: Mapping[str, Any], pairs: Sequence[Paired]) -> str:
+    """The comparison as an HTML document, with the answers to problems on which the two differ."""
+    return comparison_page(found, [list(_differing(one)) for one in pairs])
 
 
 def comparison_markdown(found: Mapping[str, Any]) -> str:
     """The result as a page: a table, then the problems that were won and lost."""
     header = ["task", "setting", "first", "second", "difference", "problems", "won", "lost", "p", "p (Holm)"]
-    rows, lists = [], []
+    rows, lists, notes = [], [], []
     for one in found["comparisons"]:
-        d = one["difference"]
+        d, name = one["difference"], f"{one['task']}, {one['setting']}"
         interval = f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
         numbers = [f"{100 * one['first']:.1f}", f"{100 * one['second']:.1f}", interval, str(d["n"])]
         counts = [str(len(one["won"])), str(len(one["lost"])), f"{one['p']:.4f}", f"{one['p_holm']:.4f}"]
@@ -125,49 +96,39 @@ def comparison_markdown(found: Mapping[str, Any]) -> str:
         for what in ("won", "lost"):
             more = len(one[what]) - SHOWN
             names = ", ".join(map(_code, one[what][:SHOWN])) + (f" and {more} more" if more > 0 else "")
-            lists += [f"- {one['task']}, {one['setting']}, {what}: {names}"] if names else []
+            lists += [f"- {name}, {what}: {names}"] if names else []
+        told = [f"{_code(field)} {_code(was)} and {_code(now)}" for field, (was, now) in one["otherwise"].items()]
+        notes += [f"- {name}, asked otherwise: {', '.join(told)}"] if told else []
     title = f"- first: {_code(found['first'])}\n- second: {_code(found['second'])}\n\n"
     title += "Accuracies in per cent; second minus first, with 95 % intervals over problems that both answered."
     left = sum(one["left_out"] for one in found["comparisons"])
     note = [f"{left} problems are in one of the two only, or asked otherwise; they are left out."] if left else []
-    return "\n\n".join([title, table(header, rows), *(["\n".join(lists)] if lists else []), *note])
+    return "\n\n".join([title, table(header, rows), *("\n".join(some) for some in (lists, notes) if some), *note])
 
 
-def _code(name: str) -> str:
-    """A name, which may be anything, as a piece of code on one line."""
-    shown = "".join(sign if sign.isprintable() and sign != "`" else " " for sign in name)
+def _differing(pair: Paired) -> Iterator[Differing]:
+    for one in pair.problems:
+        if abs(one.change) > ROUNDING:
+            sample = one.first[0]
+            sides = [(_told(some), [answer.row() for answer in _telling(some)]) for some in (one.first, one.second)]
+            yield Differing(
+                pair.task, pair.setting, one.change > 0, sample.problem, sample.question, sample.reference, *sides
+            )
+
+
+def _told(some: Sequence[Sample]) -> str:
+    return f"{sum(one.correct for one in some):.0f} of {len(some)} right"
+
+
+def _telling(some: Sequence[Sample]) -> list[Sample]:
+    """The first right answer and the first wrong one, in their order."""
+    first: dict[float, Sample] = {}
+    for one in some:
+        first.setdefault(one.correct, one)
+    return list(first.values())
+
+
+def _code(value: Any) -> str:
+    """Anything as a piece of code on one line."""
+    shown = "".join(sign if sign.isprintable() and sign != "`" else " " for sign in str(value))
     return f"`{' '.join(shown.split())}`"
-
-
-def _mcnemar(won: int, differing: int) -> float:
-    """Twice the smaller tail of a fair coin, at most 1."""
-    tail = sum(math.comb(differing, i) for i in range(min(won, differing - won) + 1))
-    return min(1.0, 2 * tail / 2**differing)
-
-
-def _read(folder: Path) -> dict[tuple[str, str], list[Sample]]:
-    """The samples by task and setting."""
-    file = folder / "summary.json"
-    if not file.is_file():
-        raise ValueError(f"{file}: missing; give the folder of a finished evaluation (revelm eval --out)")
-    summary = json.loads(file.read_text(encoding="utf-8"))
-    if "environment" not in summary:
-        raise ValueError(f"{file}: not of an evaluation that kept its samples")
-    found = {}
-    for task, result in results_of(summary).items():
-        place = folder / task if "tasks" in summary else folder
-        for setting in result["settings"]:
-            found[task, setting] = read_samples(place / SAMPLES / f"{setting}.jsonl")
-    return found
-
-
-def _accuracies(samples: Sequence[Sample]) -> dict[tuple[str, str, str], float]:
-    """By problem: what is asked counts as well as the id, which may be a row's number in another file."""
-    return {
-        (some[0].problem, some[0].question, some[0].reference): sum(one.correct for one in some) / len(some)
-        for some in by_problem(samples)
-    }
-
-
-def _told(folder: Path, found: Mapping[tuple[str, str], Any]) -> str:
-    return f"{folder} has {', '.join(f'{task}/{setting}' for task, setting in found)}"

@@ -56,9 +56,9 @@ def answer_view(task: str, setting: str, row: Mapping[str, Any]) -> AnswerView:
 
 def shown(value: Any) -> str:
     """``value`` as text of at most ``MAX_CHARACTERS``; what is cut says so."""
-    text = plain_text(str(value))
+    text = str(value)
     more = len(text) - MAX_CHARACTERS
-    return f"{text[:MAX_CHARACTERS]} … ({more} more characters)" if more > 0 else text
+    return plain_text(text[:MAX_CHARACTERS]) + (f" … ({more} more characters)" if more > 0 else "")
 
 
 def preview(text: str) -> str:

@@ -4,6 +4,7 @@ Token text comes from the caller, because turning ids into text needs a tokenize
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from typing import Any
 from revelm.core.grid import block_of
 from revelm.trajectories.record import Trajectory
 
+_NON_CHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_SPECIAL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef" + _NON_CHARACTERS + "]"
+)
+"""What ``_shown_character`` may change, but for newlines and tabs."""
 _NAMED = {"\n": "\u23ce\n", "\t": "\u21e5", "\r": "\u240d", "\x7f": "\u2421"}
 
 
@@ -81,7 +87,7 @@ def shown_text(piece: str, token_id: int) -> str:
 
 def plain_text(text: str) -> str:
     """``text`` without characters that HTML or XML files cannot hold; newlines and tabs stay."""
-    return "".join(c if c in "\n\t" else _shown_character(c) for c in text.replace("\r\n", "\n"))
+    return _SPECIAL.sub(lambda found: _shown_character(found[0]), text.replace("\r\n", "\n"))
 
 
 def _shown_character(character: str) -> str:

@@ -46,9 +46,9 @@ def _view(row: Row) -> SampleView:
 
 def _text(row: Row, name: str) -> str:
     text = row.get(name)
-    shown = plain_text("" if text is None else str(text))
+    shown = "" if text is None else str(text)
     more = len(shown) - MAX_CHARACTERS
-    return f"{shown[:MAX_CHARACTERS]} … ({more} more characters)" if more > 0 else shown
+    return plain_text(shown[:MAX_CHARACTERS]) + (f" … ({more} more characters)" if more > 0 else "")
 
 
 def _verdict(row: Row) -> str:
