@@ -198,12 +198,12 @@ def test_results_go_where_they_are_wanted(tmp_path: Path) -> None:
         (tmp_path / name / "summary.json").write_text(json.dumps(written(tmp_path / name)))
     folders = tmp_path / "a", tmp_path / "b"
     for suffix, beginning in ((".md", "- first"), (".json", "{"), (".html", "<!DOCTYPE html>")):
-        write_comparison(*folders, tmp_path / f"x{suffix}")
-        write_comparison(*folders, tmp_path / "all")
+        write_comparison(*folders, out=tmp_path / f"x{suffix}")
+        write_comparison(*folders, out=tmp_path / "all")
         assert (tmp_path / f"x{suffix}").read_text().startswith(beginning)
         assert (tmp_path / "all" / f"comparison{suffix}").read_text() == (tmp_path / f"x{suffix}").read_text()
     with pytest.raises(ValueError, match=r"ends in \.md, \.json, \.html"):
-        write_comparison(*folders, tmp_path / "x.txt")
+        write_comparison(*folders, out=tmp_path / "x.txt")
 
 
 def test_what_was_asked_otherwise_is_said(tmp_path: Path) -> None:

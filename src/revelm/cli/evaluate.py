@@ -101,7 +101,7 @@ def compare(words: argparse.Namespace) -> None:
     places = words.overrides[1:]
     if len(places) != 2 or any("=" in place for place in places):
         raise ValueError(f"eval compare: expected two folders of evaluations, got {' '.join(places) or 'none'}")
-    found = write_comparison(Path(places[0]), Path(places[1]), None if words.out is None else Path(words.out))
+    found = write_comparison(*map(Path, places), out=None if words.out is None else Path(words.out))
     print(json.dumps(found, indent=2) if words.format == "json" else comparison_markdown(found))
 
 

@@ -61,7 +61,7 @@ def compared(problems: Sequence[Both], *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def write_comparison(first: Path, second: Path, out: Path | None = None) -> dict[str, Any]:
+def write_comparison(first: Path, second: Path, *, out: Path | None) -> dict[str, Any]:
     """What ``compare_evaluations`` says, kept in ``out``: a file that ends in one of ``SUFFIXES``, or a folder that
     gets ``comparison.md``, ``.json`` and ``.html``. ValueError for another ending."""
     if out is not None and out.suffix not in ("", *SUFFIXES) and not out.is_dir():
