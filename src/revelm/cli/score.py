@@ -13,11 +13,14 @@ examples:
   revelm score math answers.jsonl --out scored.jsonl answer=box reference_field=gold
   revelm score code programs.jsonl --out scored.jsonl is_partial=true limits.seconds=2
   revelm score gsm8k completions.jsonl --out scored.jsonl --resume
+  revelm score my_rewards.py:politeness answers.jsonl --out scored.jsonl
 
 rewards:
   math, exact, fuzzy, choice, regex   rows with a prediction and a reference
   code                                rows with tests, each with a completion
   another task (`revelm ls tasks`)    rows of its data, each with a completion
+  FILE.py:NAME, function, format,     rows with a completion, as in reward.parts
+  judge_outcome
 """
 _MAX_REASONS = 12
 
@@ -32,7 +35,9 @@ def add_to(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("reward", metavar="REWARD", help="math, code, exact, fuzzy, choice, regex, or a task")
+    parser.add_argument(
+        "reward", metavar="REWARD", help="math, code, exact, fuzzy, choice, regex, a task, or FILE.py:NAME"
+    )
     parser.add_argument("file", metavar="FILE", help=".jsonl, .json, .csv (each also .gz) or .parquet")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="fields of the reward or the task")
     parser.add_argument("--out", required=True, metavar="FILE", help="the result, .jsonl")
@@ -50,7 +55,7 @@ def call(words: argparse.Namespace) -> None:
     job = ScoreJob(words.reward, words.file, words.out, fields, words.workers, words.resume)
     try:
         with _progress() as report:
-            summary = score_file(job, report)
+            summary = score_file(job, report, tell=lambda told: print(told, file=sys.stderr))
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("go on with --resume") from stop
     right, wrong = summary.num_correct, summary.num_errors

@@ -15,13 +15,17 @@ from revelm.rewards.exact_match import score_exact
 from revelm.rewards.final_answer import ANYWHERE, BOX, STATED, Source
 from revelm.rewards.fuzzy_match import Measure, score_fuzzy
 from revelm.rewards.math_answer import is_equal
-from revelm.rewards.math_score import SCORE_SECONDS, score_math
+from revelm.rewards.math_score import SCORE_SECONDS, closeness_of, score_math
 from revelm.rewards.regex_match import score_regex
 from revelm.rollout.predictions import said
+from revelm.tasks.math_rows import QUESTIONS, final_reference
 from revelm.tasks.problem_files import find_fields
 from revelm.tasks.task import Messages
 
-REFERENCES = ("reference", "ground_truth_answer", "ground_truth", "reward_model.ground_truth")
+REFERENCES = (
+    *("reference", "ground_truth_answer", "ground_truth", "reward_model.ground_truth"),
+    *("answer", "final_answer", "expected_answer"),
+)
 _SOURCES: dict[str, tuple[Source, ...]] = {"box": BOX, "stated": STATED, "anywhere": ANYWHERE}
 
 
@@ -48,13 +52,17 @@ class PairRows:
     def read(self, row: Row) -> tuple[Problem, Completion]:
         """What a row holds. ValueError, with row and field, where it is missing or no text."""
         usual = REFERENCES if self.reference_field is None else (self.reference_field,)
-        (field,) = find_fields(row, [(name,) for name in usual])
-        return Problem(row.place, "", row.number_or_text(field)), said(row, self.prediction_field)
+        (field,) = find_fields(row, [(name,) for name in usual], remedy="; name the field with reference_field=NAME")
+        asked = next((row.optional_text(name) for name in QUESTIONS if isinstance(row.get(name), str)), "")
+        return Problem(row.place, asked, row.number_or_text(field)), said(row, self.prediction_field)
 
 
 @dataclass(frozen=True)
 class MathRows(PairRows):
-    """Mathematical answers; ``answer``: where in the prediction one may stand (``revelm.rewards.final_answer``)."""
+    """Mathematical answers; ``answer``: where in the prediction one may stand (``revelm.rewards.final_answer``).
+
+    A reference may be a worked one, whose final answer stands behind ``####`` or in a box.
+    """
 
     answer: Literal["box", "stated", "anywhere"] = "anywhere"
 
@@ -68,8 +76,11 @@ class MathRows(PairRows):
         is_equal("x+1", "1+x")
 
     def score(self, problem: Problem, completion: Completion) -> Score:
-        """1 if the prediction means what the reference means."""
-        return score_math(completion.text, problem.reference, sources=_SOURCES[self.answer])
+        """1 if the prediction means what the reference means, as an answer to the question, if there is one."""
+        reference, closeness = final_reference(problem.reference), closeness_of(problem.question)
+        return score_math(
+            completion.text, reference or problem.reference, sources=_SOURCES[self.answer], closeness=closeness
+        )
 
 
 @dataclass(frozen=True)

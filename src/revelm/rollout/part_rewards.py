@@ -92,7 +92,7 @@ class PartRewards:
         logged: list[dict[str, float]] = [{} for _ in answers]
         counts = Counter[str]()
         for part, reward in self._parts:
-            ratings = _ratings(part.name, reward, judged)
+            ratings = ratings_of(part.name, reward, judged)
             counts.update(ratings.counts)
             for i, value in enumerate(ratings.values):
                 if value is not None:
@@ -108,7 +108,7 @@ class PartRewards:
         return Judged(answer.problem, answer.completion, answer.score, prompt, answer.group, ids)
 
 
-def _ratings(name: str, reward: Reward | BatchReward, answers: Sequence[Judged]) -> Ratings:
+def ratings_of(name: str, reward: Reward | BatchReward, answers: Sequence[Judged]) -> Ratings:
     """What a reward says about every answer, checked."""
     if isinstance(reward, BatchReward):
         found = reward.rate_all(answers)

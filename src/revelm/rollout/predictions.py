@@ -12,7 +12,8 @@ def said(row: Row, field: str | None = None) -> Completion:
 
     ValueError, with row and field, where there is none.
     """
-    (field,) = find_fields(row, [(name,) for name in (PREDICTIONS if field is None else (field,))])
+    names = PREDICTIONS if field is None else (field,)
+    (field,) = find_fields(row, [(name,) for name in names], remedy="; name the field with prediction_field=NAME")
     value = row.get(field)
     if not isinstance(value, str):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from revelm.core import registry
 from revelm.core.types import Completion, Problem
 from revelm.core.validation import choices
 from revelm.data.rows import Row
+from revelm.rollout import part_rows
 from revelm.rollout.predictions import said
 from revelm.tasks.problem_files import row_ids
 from revelm.tasks.task import Task
@@ -40,7 +41,7 @@ def read_items(
 
 def reward_names() -> list[str]:
     """What rows can be judged by, sorted: rewards, and the tasks whose problems are rows."""
-    return sorted({*_ROWS, *registry.names("tasks")})
+    return sorted({*_ROWS, *part_rows.KINDS, *registry.names("tasks")})
 
 
 def _task_items(
@@ -48,7 +49,8 @@ def _task_items(
 ) -> tuple[Task, list[tuple[Problem, Completion]]]:
     """The same where the rows are problems of a registered task, each with an answer."""
     if ":" not in reward and reward not in registry.names("tasks"):
-        raise ValueError(f"REWARD: {reward!r} is not known{choices(reward, reward_names())}")
+        unfit = "; its values need the tokens of answers" if reward in registry.names("rewards") else ""
+        raise ValueError(f"REWARD: {reward!r} is not known{unfit}{choices(reward, reward_names())}")
     known = {field.name for field in dataclasses.fields(registry.resolve("tasks", reward))}
     if "data" not in known:
         raise ValueError(f"REWARD: the problems of {reward!r} are not read from rows; use its task in a recipe")

@@ -8,18 +8,24 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from revelm.core.atomic import finite, write_text_atomic
+from revelm.core.errors import RunError
 from revelm.core.types import Score
+from revelm.data.file_sets import files_of
 from revelm.data.rows import Row, read_rows
+from revelm.rollout.part_rows import is_part, part_items
 from revelm.rollout.row_rewards import read_items
 from revelm.rollout.verdicts import verdict_stream
 from revelm.rollout.workers import ScorePool
 
+_ADDED = ("score", "reason")
 _TEST = re.compile(r"^test \d+ of \d+: ")
 _COUNT = re.compile(r"^\d+ of \d+ ")
 
@@ -50,35 +56,63 @@ class ScoreSummary:
     reasons: tuple[tuple[str, int], ...]
 
 
-def score_file(job: ScoreJob, report: Callable[[int, int], None] | None = None) -> ScoreSummary:
-    """Score a file. ``report`` is called with the number of scores and of rows.
+def score_file(
+    job: ScoreJob,
+    report: Callable[[int, int], None] | None = None,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> ScoreSummary:
+    """Score a file. ``report`` is called with the number of scores and of rows; ``tell`` with what is to be known.
 
-    ValueError, before anything is scored, for a row that cannot be judged, with its number and field.
+    ValueError, before anything is scored, for a row that cannot be judged, with its number and field, for a result that
+    cannot be written, and for scores of a killed run that would be lost. RunError where the disk is full.
     """
-    if not job.out.lower().endswith(".jsonl"):
-        raise ValueError(f"--out: {job.out!r} must end in .jsonl; the rows are written as JSON Lines")
-    if Path(job.out).resolve() == Path(job.path).resolve():
-        raise ValueError(f"--out: {job.out!r} is the file that is scored; name another one")
-    if job.num_workers is not None and job.num_workers < 1:
-        raise ValueError(f"--workers: {job.num_workers}, must be at least 1")
+    _check(job)
     rows = read_rows(job.path, field="FILE")
-    task, items = read_items(job.reward, job.fields, rows, path=job.path)
+    stream = _stream(job, rows)
     partial = _Partial(job, rows)
-    scores = partial.read() if job.is_resumed else {}
+    scores = partial.read() if job.is_resumed else partial.check_unused()
+    if taken := [name for name in _ADDED if any(name in row.fields for row in rows)]:
+        tell(f"{job.path}: {' and '.join(taken)} of its rows are replaced in {job.out}")
     left = [place for place in range(len(rows)) if place not in scores]
     if report is not None:
         report(len(scores), len(rows))
-    with ScorePool(job.num_workers) as pool, partial.open(scores) as file:
-        for place, score in verdict_stream(task, [items[i] for i in left], pool=pool):
-            scores[left[place]] = score
-            file.write(_line(left[place], score))
-            file.flush()
-            if report is not None:
-                report(len(scores), len(rows))
-    found = [scores[place] for place in range(len(rows))]
-    write_text_atomic(job.out, "".join(map(_scored, rows, found)))
+    file = partial.open(scores)
+    try:
+        with file, ScorePool(job.num_workers) as pool:
+            for place, score in stream(left, pool):
+                scores[left[place]] = score
+                file.write(_line(left[place], score))
+                file.flush()
+                if report is not None:
+                    report(len(scores), len(rows))
+        found = [scores[place] for place in range(len(rows))]
+        write_text_atomic(job.out, "".join(map(_scored, rows, found)))
+    except OSError as error:
+        raise RunError(f"{partial.file}: {error.strerror}; mend that and go on with --resume") from error
     partial.file.unlink()
     return _summary(found)
+
+
+def _check(job: ScoreJob) -> None:
+    """ValueError for words that cannot be meant."""
+    if not job.out.lower().endswith(".jsonl"):
+        raise ValueError(f"--out: {job.out!r} must end in .jsonl; the rows are written as JSON Lines")
+    if Path(job.out).is_dir():
+        raise ValueError(f"--out: {job.out!r} is a folder; name a file")
+    if Path(job.out).resolve() in [Path(file).resolve() for file in files_of(job.path, field="FILE")]:
+        raise ValueError(f"--out: {job.out!r} is the file that is scored; name another one")
+    if job.num_workers is not None and job.num_workers < 1:
+        raise ValueError(f"--workers: {job.num_workers}, must be at least 1")
+
+
+def _stream(job: ScoreJob, rows: Sequence[Row]) -> Callable[[Sequence[int], ScorePool], Iterable[tuple[int, Score]]]:
+    """What gives the scores of the rows at some places, each with its number among them."""
+    if is_part(job.reward):
+        judge, judged = part_items(job.reward, job.fields, rows)
+        return lambda places, _: judge.stream([judged[i] for i in places])
+    task, items = read_items(job.reward, job.fields, rows, path=job.path)
+    return lambda places, pool: verdict_stream(task, [items[i] for i in places], pool=pool)
 
 
 class _Partial:
@@ -102,11 +136,25 @@ class _Partial:
             )
         return {entry.pop("place"): Score(**entry) for entry in whole[1:]}
 
+    def check_unused(self) -> dict[int, Score]:
+        """No scores. ValueError where a run that was killed has left some of these rows, which would be lost."""
+        try:
+            num = len(self.read())
+        except ValueError:  # of other rows, or of another reward
+            num = 0
+        if num:
+            told = f"holds {num} scores of a run that was stopped; go on with --resume, or remove it"
+            raise ValueError(f"--out: {self.file} {told}")
+        return {}
+
     def open(self, scores: Mapping[int, Score]) -> Any:
-        """The file, with these scores in it, to go on with. OSError where it cannot be written."""
+        """The file, with these scores in it, to go on with. ValueError where it cannot be written."""
         lines = [_line(place, score) for place, score in scores.items()]
-        write_text_atomic(self.file, "".join([json.dumps(self._head) + "\n", *lines]))
-        return self.file.open("a", encoding="utf-8")
+        try:
+            write_text_atomic(self.file, "".join([json.dumps(self._head) + "\n", *lines]))
+            return self.file.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"--out: {self.file} cannot be written ({error.strerror}); name another place") from error
 
 
 def _line(place: int, score: Score) -> str:
@@ -126,9 +174,10 @@ def _scored(row: Row, score: Score) -> str:
 
 
 def _summary(scores: Sequence[Score]) -> ScoreSummary:
+    values = [score.value for score in scores if isfinite(score.value)]
     return ScoreSummary(
         num_rows=len(scores),
-        mean=sum(score.value for score in scores) / len(scores),
+        mean=fmean(values) if values else 0.0,
         num_correct=sum(score.breakdown["correct"] > 0 for score in scores),
         num_errors=sum(score.breakdown.get("error", 0.0) > 0 for score in scores),
         reasons=tuple(Counter(_kind(score.reason) for score in scores).most_common()),

@@ -2,8 +2,8 @@ r"""Rows of mathematical data sets as problems: where the question, the answer a
 
 A row has a question (``question`` or ``problem``, in small letters or with a capital) and an answer: the first of
 ``ground_truth_answer``, ``answer``, ``final_answer``, ``expected_answer``, ``reward_model.ground_truth``, from which a
-worked solution in front of ``####`` is taken off; or a ``solution``, whose last box counts, or the boxes that it joins
-with "and" or "or". What a ``context`` says stands before the question.
+worked solution in front of ``####``, or around the last box, is taken off; or a ``solution``, whose last box counts, or
+the boxes that it joins with "and" or "or". What a ``context`` says stands before the question.
 
 ``info``: ``solution`` and ``level``, where the row has them; ``group``, by which accuracy is broken down (the level, or
 else the field or the course); ``tolerance``, by how much a number may differ from the reference.
@@ -30,7 +30,7 @@ ANSWERS = (
 )
 SOLUTIONS = ("solution", "reference_solution")
 GROUPS = ("level", "subfield", "type")
-_WORKED = "####"
+_WORKED, _BOX = "####", "\\boxed"
 _CALCULATION = re.compile(r"<<[^<>]*>>")  # annotations in GSM8K for a calculator that is not there
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9])", re.IGNORECASE)
@@ -48,7 +48,7 @@ def math_problem(
     answer_field = _field(row, answer, ANSWERS)
     raw = row.number_or_text(answer_field)
     is_worked = _WORKED in raw or answer_field.lower() == "solution"
-    solution = raw if is_worked else _solution(row)
+    solution = raw if is_worked else _solution(row) or (raw if _BOX in raw else "")
     info: dict[str, Any] = {"solution": _boxed_ending(solution)} if solution else {}
     if (level := level_of(row.get("level"))) is not None:
         info["level"] = level
@@ -106,13 +106,20 @@ def _reference(row: Row, field: str, raw: str) -> str:
     """
     if isinstance(row.get(field), list):
         raw = _DOLLAR.sub("", raw)
-    if field.lower() == "solution":
-        answer = _boxed_answer(raw)
-    else:
-        answer = raw.rpartition(_WORKED)[2].strip()
-    if not (answer and answer.strip()):
+    answer = _boxed_answer(raw) or "" if field.lower() == "solution" else final_reference(raw)
+    if not answer.strip():
         raise row.error(field, f"holds no final answer ({raw[-40:]!r}); fill it in or remove the row")
     return answer.strip()
+
+
+def final_reference(text: str) -> str:
+    """The final answer of a reference: what follows the last ``####``, or else its last box, or else all of it.
+
+    Empty where the box is, or nothing follows.
+    """
+    if _WORKED in text:
+        return text.rpartition(_WORKED)[2].strip()
+    return (_boxed_answer(text) or "").strip() if _BOX in text else text.strip()
 
 
 def _boxed_answer(solution: str) -> str | None:

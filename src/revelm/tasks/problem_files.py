@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from revelm.data.rows import Row
 
 
-def find_fields(row: Row, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The first of the ``choices`` of which ``row`` has every field. Raises ValueError where it has none."""
+def find_fields(row: Row, choices: Sequence[tuple[str, ...]], *, remedy: str = "") -> tuple[str, ...]:
+    """The first of the ``choices`` of which ``row`` has every field.
+
+    Raises ValueError, which ends in the ``remedy``, where it has none.
+    """
     for fields in choices:
         if all(row.has(field) for field in fields):
             return fields
     wanted = " or ".join(", ".join(fields) for fields in choices)
     found = ", ".join(sorted(map(str, row.fields))) or "none"
-    raise ValueError(f"{row.place}: expected fields {wanted}; found: {found}")
+    raise ValueError(f"{row.place}: expected fields {wanted}; found: {found}{remedy}")
 
 
 def row_ids(rows: Sequence[Row], task: str, *, field: str | None = None) -> tuple[str, ...]:
