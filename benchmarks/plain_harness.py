@@ -101,9 +101,19 @@ def official_runs(name: str, row: Mapping[str, Any], program: str) -> list[Run]:
         values = {key: tests[key] for key in ("inputs", "outputs")}
         calls = _CALL.format(is_method="class Solution" in program, name=tests["fn_name"], **values)
         return [Run(f"{_APPS}{program}\n{calls}")]
-    front = _APPS if name == "apps" else ""
-    pairs = zip(tests["inputs"], tests["outputs"], strict=True) if "inputs" in tests else ()
-    return [Run(front + program, given, wanted) for given, wanted in pairs]
+    script = _APPS + _in_a_function(program) if name == "apps" else program
+    return [Run(script, given, wanted) for given, wanted in zip(tests["inputs"], tests["outputs"], strict=True)]
+
+
+def _in_a_function(program: str) -> str:
+    """A script in a function, as APPS runs every one; here only where it says ``return`` outside of any."""
+    try:
+        compile(program, "main.py", "exec")
+    except SyntaxError as error:
+        if "outside function" in str(error):
+            lines = "\n".join(f"    {line}" for line in program.split("\n"))
+            return f"def _script():\n{lines}\n_script()\n"
+    return program
 
 
 def verdicts(work: Sequence[Sequence[Run]], *, seconds: float, workers: int = 2) -> list[str]:

@@ -175,7 +175,8 @@ def test_calls_compare_values_from_json(sandbox: LocalSandbox) -> None:
     assert value("Solution.f", [1, 2], [1, [2]]) == 1.0
     assert value("Solution.f", [1, 2], [1, 2]) == 0.0
     assert value("g", [0.1 + 0.2], 0.3) == 1.0
-    assert value("g", [1], True) == value("g", [True], 1) == value("g", ["1"], 1) == value("g", [None], 0) == 0.0
+    assert value("g", [1], True) == value("g", [True], 1) == 1.0
+    assert value("g", ["1"], 1) == value("g", [None], 0) == value("g", [2], True) == 0.0
     assert value("g", [{"a": [1]}], {"a": [1]}) == 1.0
     assert value("h", [1], 1) == 0.0
 

@@ -106,6 +106,81 @@ STATEMENTS = (
 )
 
 
+CLASSES = """
+    import asyncio, contextlib, dataclasses, enum
+    class V:
+        def __init__(self, x, y): self.x, self.y = x, y
+        def __add__(self, other): return V(self.x + other.x, self.y + other.y)
+        def __neg__(self): return V(-self.x, -self.y)
+        def __abs__(self): return (self.x**2 + self.y**2) ** 0.5
+        def __eq__(self, other): return (self.x, self.y) == (other.x, other.y)
+        def __lt__(self, other): return self.x < other.x
+        def __hash__(self): return hash((self.x, self.y))
+        def __bool__(self): return self.x != 0
+        def __int__(self): return self.x
+        def __iter__(self): return iter((self.x, self.y))
+        def __contains__(self, item): return True
+        def __reversed__(self): return iter((self.y, self.x))
+        def __format__(self, spec): return spec + str(self.x)
+        def __sub__(self, other): return 0
+        __radd__ = __rsub__ = __mul__ = __sub__
+        def __enter__(self): return 5
+        def __exit__(self, *_): return True
+    class W(V): pass
+    @contextlib.contextmanager
+    def block(): yield 7
+    async def later(x):
+        await asyncio.sleep(0)
+        return x + 1
+    @dataclasses.dataclass(order=True)
+    class D: a: int
+    one = V(1, 2)
+    def single(): return one
+    def same(x): return x
+    class Shelf(list):
+        def top(self): return self[-1]
+"""
+OF_CLASSES = (
+    "assert V(1, 2) + V(3, 4) == V(4, 6) and (-V(1, 2)).x == -1 and abs(V(3, 4)) == 5.0",
+    "assert V(1, 2) < V(2, 0) and max(V(1, 2), V(0, 1)) == V(1, 2) and sorted([D(2), D(1)]) == [D(1), D(2)]",
+    "assert V(1, 0) and not V(0, 1) and not Shelf() and int(V(3, 1)) == 3 and f'{V(3, 1):>}' == '>3'",
+    "assert len({V(1, 2), V(1, 2)}) == 1 and {V(1, 2): 3}[V(1, 2)] == 3",
+    "assert 2 in V(1, 2) and 3 not in V(1, 2) and 4 in Shelf([4]) and list(reversed(V(1, 2))) == [2, 1]",
+    "assert issubclass(W, V) and not issubclass(V, W) and vars(V(1, 2)) == {'x': 1, 'y': 2}",
+    "assert single() is single() and single() is not V(1, 2) and same(one) is one",
+    "items = [1]\nassert same(items) is items and same((1,)) == (1,)",
+    "with V(1, 2) as five, block() as seven: assert (five, seven) == (5, 7)",
+    "import asyncio\nassert asyncio.run(later(1)) == 2",
+    "import asyncio\nasync def f(): return await asyncio.gather(later(1), later(2))\nassert asyncio.run(f()) == [2, 3]",
+)
+
+
+@pytest.mark.parametrize("statement", OF_CLASSES)
+def test_classes_are_what_they_are(statement: str, sandbox: LocalSandbox) -> None:
+    """Catches right classes called wrong: operators, order, truth, hashes, blocks, coroutines, identity."""
+    score = score_code(dedent(CLASSES), CodeTests("function", statements=(statement,)), limits=LIMITS, executor=sandbox)
+    assert score.value == 1.0, score.reason
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "assert abs(V(1, 2) - 3.5) < 1e-6",
+        "assert 3.5 - V(1, 2) == 0",
+        "assert sum([V(1, 2)]) == 0",
+        "assert V(1, 2) * 3 == 0",
+        "assert V(1, 2) < 3 or V(1, 2) > 3",
+        "assert 3 in V(1, 2)",
+        "with V(1, 2): assert False",
+        "with V(1, 2): raise ValueError",
+    ],
+)
+def test_objects_do_not_decide_over_values_of_tests(statement: str, sandbox: LocalSandbox) -> None:
+    """Catches an operator of the program that is given what is expected, and a block that takes back a failed test."""
+    score = score_code(dedent(CLASSES), CodeTests("function", statements=(statement,)), limits=LIMITS, executor=sandbox)
+    assert score.value == 0.0
+
+
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_objects_and_exceptions_are_what_they_are(statement: str, sandbox: LocalSandbox) -> None:
     """Catches correct programs called wrong: classes made of collections, exceptions, iterators, callbacks."""

@@ -10,7 +10,7 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
-from revelm.rewards.sandbox.remote import StandIn
+from revelm.rewards.sandbox.stand_in import StandIn
 
 _JUDGED = ("allclose", "isclose")
 _ASSERTED = ("allclose", "almost_equal", "array_almost_equal", "array_equal", "equal")

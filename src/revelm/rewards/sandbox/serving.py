@@ -1,8 +1,8 @@
 """The program's side of calls: its functions and objects, addressed by name or number, plain values in and out.
 
-Requests are ``[verb, target, detail, arguments]``; replies ``["value", v, changed arguments]``, ``["raise", types,
-message, arguments]``, or ``["call", number, arguments]``, by which the program calls a function that the tests handed
-over; it is told its ``["result", v]`` or what it ``["raise", type, message]``.
+Requests are ``[verb, target, detail, arguments]``; replies ``["value", v, changed arguments, which of them it is]``,
+``["raise", types, message, arguments]``, or ``["call", number, arguments]``, by which the program calls a function that
+the tests handed over; it is told its ``["result", v]`` or what it ``["raise", type, message]``.
 """
 
 import builtins
@@ -16,6 +16,7 @@ from typing import Any
 from revelm.rewards.sandbox.channel import ClosedError, receive, send
 from revelm.rewards.sandbox.plain import Handle, read, write
 
+_CONVERSIONS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "complex": complex, "round": round}
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -48,9 +49,12 @@ class Service:
             positional, named = read(arguments, self._inside)
             given = [*positional, *named.values()]
             before = [self._encode(value) if _is_mutable(value) else "" for value in given]
-            value = self._encode(self._do(verb, self._objects[target], detail, (positional, named)))
+            found = self._do(verb, self._objects[target], detail, (positional, named))
+            same = next((place for place, one in enumerate(given) if one is found and _is_mutable(one)), None)
+            value = "null" if same is not None else self._encode(found)
             after = [self._encode(value) if text else "" for text, value in zip(before, given, strict=True)]
-            return ["value", value, [[i, a] for i, (a, b) in enumerate(zip(after, before, strict=True)) if a != b]]
+            changed = [[i, a] for i, (a, b) in enumerate(zip(after, before, strict=True)) if a != b]
+            return ["value", value, changed, same]
         except BaseException as error:  # noqa: BLE001 - whatever the program raises is its result
             return self._raised(error)
 
@@ -74,6 +78,14 @@ class Service:
             "drop": lambda: operator.delitem(target, *positional),
             "equal": lambda: target == positional[0],
             "inside": lambda: _inside_of(target),
+            "between": lambda: vars(operator)[detail](target, positional[0]),
+            "of one": lambda: (_CONVERSIONS.get(detail) or vars(operator)[detail])(target),
+            "truth": lambda: bool(target),
+            "hash": lambda: hash(target),
+            "reversed": lambda: reversed(target),
+            "format": lambda: format(target, positional[0]),
+            "issubclass": lambda: issubclass(positional[0], target),
+            "await": lambda: _result_of(target),
             "isinstance": lambda: isinstance(positional[0], target),
             "text": lambda: str(target),
             "repr": lambda: repr(target),
@@ -119,6 +131,12 @@ class Service:
 
     def _say(self, message: list[Any]) -> None:
         send(self._channel, json.dumps(message))
+
+
+def _result_of(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def _inside_of(value: Any) -> Any:

@@ -16,7 +16,8 @@ from typing import Any
 from revelm.rewards.sandbox.channel import ClosedError
 from revelm.rewards.sandbox.comparisons import make_strict
 from revelm.rewards.sandbox.program import read_all
-from revelm.rewards.sandbox.remote import ProgramError, Remote, UnpassableError
+from revelm.rewards.sandbox.remote import Remote, UnpassableError
+from revelm.rewards.sandbox.stand_in import ProgramError
 from revelm.rewards.sandbox.values import is_right_value
 
 _DETAIL = 200
