@@ -9,7 +9,7 @@ STATEMENTS = ("assert f(3) == 9", "assert set([f(4)]) == {16}", "assert abs(f(5)
 INPUTS, OUTPUTS = ("3\n", "4\n"), ("9\n", "16\n")
 LAZY = ("assert all(map(lambda n: f(n) == n * n, [3, 4]))", "assert [n for n in map(f, [3, 4])] == [9, 16]")
 
-# What these do, they do to the user's own files and processes where the kernel gives no namespaces.
+# What these do, they do to the user's own files and processes where the kernel gives neither namespaces nor Landlock.
 HARMFUL = (
     "kills everything",
     "kills the first process",
@@ -24,13 +24,13 @@ HARMFUL = (
 )
 
 
-def _programs(text: str) -> dict[str, str]:
+def programs(text: str) -> dict[str, str]:
     """``### name`` begins a program."""
     parts = [part.partition("\n") for part in dedent(text).split("### ")[1:]]
     return {name.strip(): code for name, _, code in parts}
 
 
-FUNCTIONS = _programs(
+FUNCTIONS = programs(
     """
     ### leaves with status 0
     import sys
@@ -291,7 +291,7 @@ FUNCTIONS = _programs(
     """
 )
 
-SCRIPTS = _programs(
+SCRIPTS = programs(
     """
     ### prints a verdict
     print('["passed", ""]')

@@ -1,22 +1,29 @@
 """All hostile programs in one sandbox of a given isolation, as whoever runs this; prints what came of them as JSON.
 
-python -m tests.sandbox_audit namespaces|weak
+python -m tests.sandbox_audit namespaces|weak [newest version of Landlock] [aimed: only those at a victim]
 """
 
 import json
 import os
 import sys
+from pathlib import Path
 
+from revelm.core.types import Score
 from revelm.rewards.code_score import score_code
 from revelm.rewards.code_tests import CodeTests
+from revelm.rewards.sandbox.landlock import LATEST
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.local import LocalSandbox
+from tests.hostile_aims import FILTERED, HARMERS, READERS
 from tests.hostile_programs import FUNCTIONS, HARMFUL, INPUTS, OUTPUTS, SCRIPTS, STATEMENTS
-from tests.sandbox_traces import descendants
+from tests.sandbox_traces import descendants, folders
+from tests.sandbox_victim import Victim
 
 LIMITS = Limits(
-    seconds=0.5, wall_factor=1.5, total_seconds=8, memory_mb=256, processes=8, file_mb=8, output_mb=8, stops_early=True
+    seconds=0.5, wall_factor=1.2, total_seconds=8, memory_mb=256, processes=8, file_mb=8, output_mb=8, stops_early=True
 )
+SQUARE = CodeTests("function", statements=STATEMENTS, names=("f",))
+SCRIPT = CodeTests("stdio", inputs=INPUTS, outputs=OUTPUTS)
 COUNT = """
 import os, time
 n = 0
@@ -28,36 +35,56 @@ while n < 100:
         n += 1
     except OSError:
         break
+time.sleep(0.3)
 print(n)
 """
 
 
-def audit(isolation: str) -> dict[str, object]:
-    """``scored``, ``broken``: names of programs; ``forks``: whether 7 processes and no more could be started."""
-    sandbox = LocalSandbox(isolation=isolation)  # type: ignore[arg-type]
-    square = CodeTests("function", statements=STATEMENTS, names=("f",))
-    script = CodeTests("stdio", inputs=INPUTS, outputs=OUTPUTS)
-    programs = [(name, code, square) for name, code in FUNCTIONS.items()]
-    programs += [(name, code, script) for name, code in SCRIPTS.items()]
-    scores = {
-        name: score_code(code, tests, limits=LIMITS, executor=sandbox)
-        for name, code, tests in programs
-        if isolation == "namespaces" or name not in HARMFUL
-    }
-    right = score_code("def f(x): return x * x", square, limits=LIMITS, executor=sandbox)
+def audit(isolation: str, landlock: int, *, is_aimed: bool = False) -> dict[str, object]:
+    """``scored``, ``broken``, ``harmed``: names of programs; ``forks``: whether 7 processes and no more are had."""
+    sandbox = LocalSandbox(isolation=isolation, landlock=landlock)  # type: ignore[arg-type]
+    victim = Victim()
+    programs = [(name, code, SQUARE) for name, code in ({} if is_aimed else FUNCTIONS).items()]
+    programs += [(name, code, SCRIPT) for name, code in ({} if is_aimed else SCRIPTS).items()]
+    programs += [(name, code, SQUARE) for name, code in READERS.items()]
+    programs += [(name, code, SCRIPT) for name, code in HARMERS.items()]
+    if isolation == "weak" and not sandbox.landlock:
+        aimed = {*READERS, *HARMERS} - {*FILTERED}
+        programs = [program for program in programs if program[0] not in {*HARMFUL, *aimed}]
+    scores: dict[str, Score] = {}
+    harmed: dict[str, list[str]] = {}
+    before = folders()
+    for name, code, tests in programs:
+        scores[name] = score_code(victim.aim(code), tests, limits=LIMITS, executor=sandbox)
+        harm = [*victim.harm(), *_left(before)]
+        if harm:
+            harmed[name] = harm
+            victim.close()
+            victim = Victim()
+    right = score_code("def f(x): return x * x", SQUARE, limits=LIMITS, executor=sandbox)
     forks = score_code(COUNT, CodeTests("stdio", inputs=("",), outputs=("7",)), limits=LIMITS, executor=sandbox)
     left = descendants(sandbox.server_pid)
     sandbox.close()
+    victim.close()
     return {
         "uid": os.getuid(),
+        "landlock": sandbox.landlock,
         "programs": len(scores),
         "scored": [name for name, score in scores.items() if score.value or score.breakdown["correct"]],
         "broken": [name for name, score in scores.items() if "error" in score.breakdown],
+        "harmed": harmed,
         "right": right.value,
         "forks": forks.reason,
         "left": left,
+        "folders": sorted(folders() - before),
     }
 
 
+def _left(before: set[str]) -> list[str]:
+    """What a program has left in the folder of its sandbox."""
+    return [str(one) for folder in folders() & before for one in Path(folder).glob("*")]
+
+
 if __name__ == "__main__":
-    print(json.dumps(audit(sys.argv[1])))
+    most = int(sys.argv[2]) if len(sys.argv) > 2 else LATEST
+    print(json.dumps(audit(sys.argv[1], most, is_aimed="aimed" in sys.argv)))

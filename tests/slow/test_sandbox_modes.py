@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from revelm.rewards.sandbox.landlock import version
+from tests.hostile_aims import FILTERED
 from tests.ordinary_user import run_as_user
-from tests.sandbox_traces import traces
+from tests.sandbox_traces import folders, traces
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,24 +25,33 @@ def audited(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-# Without namespaces and without a user of their own, programs see other processes and may kill their supervisor: that
-# is an error, never a success. What they read there are other people's command lines; the tests are closed to them.
-WEAK_SCORES = {"reads the tests from other processes", "imports the verifier"}
-WEAK_ERRORS = {"kills its parent"}
+def audited_as_user(*words: str) -> dict[str, Any]:
+    try:
+        return audited(run_as_user("-m", "tests.sandbox_audit", *words, timeout=400))
+    except RuntimeError as reason:
+        pytest.skip(str(reason))
 
 
-def check(found: dict[str, Any], *, num_programs: int, has_process_limit: bool, is_weak: bool = False) -> None:
+def check(found: dict[str, Any], *, num_programs: int, counts_processes: bool) -> None:
+    """Nothing has scored, broken or harmed anything, or is left. ``counts_processes``: the kernel does, as a limit."""
     assert found["programs"] >= num_programs
-    assert set(found["scored"]) <= (WEAK_SCORES if is_weak else set())
-    assert set(found["broken"]) <= (WEAK_ERRORS if is_weak else set())
-    assert (found["right"], found["left"]) == (1.0, [])
-    if has_process_limit:
+    assert (found["scored"], found["broken"], found["harmed"]) == ([], [], {})
+    assert (found["right"], found["left"], found["folders"]) == (1.0, [], [])
+    if counts_processes:
         assert found["forks"] == "1 of 1 tests passed"
+    else:
+        assert found["forks"] == "test 1 of 1: killed: more than 8 processes and threads at once"
+
+
+def skip_without_landlock(isolation: str) -> None:
+    if isolation == "weak" and not version():
+        pytest.skip("no Landlock here")
 
 
 @pytest.mark.parametrize("isolation", ["namespaces", "weak"])
 def test_as_this_user(isolation: str) -> None:
     """Catches a limit that root is exempt from (RLIMIT_NPROC), and holes that open without namespaces."""
+    skip_without_landlock(isolation)
     before = traces()
     done = subprocess.run(
         [sys.executable, "-m", "tests.sandbox_audit", isolation],
@@ -50,25 +61,29 @@ def test_as_this_user(isolation: str) -> None:
         timeout=400,
         check=False,
     )
-    is_limited = isolation == "namespaces" or os.geteuid() == 0
-    is_weak = isolation == "weak"
-    check(audited(done), num_programs=70 if is_weak else 80, has_process_limit=is_limited, is_weak=is_weak)
+    check(audited(done), num_programs=120, counts_processes=isolation == "namespaces" or os.geteuid() == 0)
     assert traces() == before
 
 
 @pytest.mark.parametrize("isolation", ["namespaces", "weak"])
 def test_as_an_ordinary_user(isolation: str) -> None:
     """Catches a sandbox that needs root, a process limit that counts the user's other processes or none at all."""
+    skip_without_landlock(isolation)
     before = traces()
-    try:
-        done = run_as_user("-m", "tests.sandbox_audit", isolation, timeout=400)
-    except RuntimeError as reason:
-        pytest.skip(str(reason))
-    found = audited(done)
-    is_weak = isolation == "weak"
-    check(found, num_programs=70 if is_weak else 80, has_process_limit=not is_weak, is_weak=is_weak)
+    found = audited_as_user(isolation)
+    check(found, num_programs=120, counts_processes=isolation == "namespaces")
     assert found["uid"] != 0
     assert traces() == before
+
+
+@pytest.mark.parametrize("landlock", [0, 2])
+def test_on_kernels_with_less_of_landlock(landlock: int) -> None:
+    """Catches rights that an older kernel does not know and nothing else refuses, and a kernel that is asked for them:
+    signals before version 6 (Linux 6.12), files cut short before version 3 (6.2), all of it where there is none."""
+    skip_without_landlock("weak")
+    found = audited_as_user("weak", str(landlock), "aimed")
+    assert found["landlock"] == landlock
+    check(found, num_programs=40 if landlock else len(FILTERED), counts_processes=False)
 
 
 KILLED = """
@@ -108,10 +123,15 @@ def waited(expected: int) -> int:
 
 @pytest.mark.parametrize("isolation", ["namespaces", "weak"])
 def test_nothing_outlives_a_run_that_is_killed(isolation: str) -> None:
-    """Catches processes of programs that stay when the one who wanted a verdict is gone."""
+    """Catches processes and folders of programs that stay when the one who wanted a verdict is gone."""
+    before = folders()
     with subprocess.Popen([sys.executable, "-c", KILLED, isolation], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         assert waited(1) == 1
         run.kill()
     assert waited(0) == 0
+    end = time.monotonic() + 10
+    while folders() - before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert folders() <= before

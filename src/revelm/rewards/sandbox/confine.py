@@ -2,26 +2,27 @@
 
 The server leaves the machine: no network, no files but Python's own, read-only (``leave``). Every job has processes,
 mounts and a temporary folder of its own (``separate``). Every program runs as nobody, under limits, without privileges,
-behind a filter of system calls (``become_nobody``). Where the kernel refuses namespaces, limits, users and the filter
-are left: the weaker mode.
+behind a filter of system calls and a wall of Landlock (``become_nobody``). Where the kernel refuses namespaces, limits,
+users, the filter and the wall are left: the weaker mode.
 """
 
 import os
 import resource
-import sys
+import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Literal
 
-from revelm.rewards.sandbox import syscalls
+from revelm.rewards.sandbox import landlock, syscalls
+from revelm.rewards.sandbox.leftovers import clear
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.syscall_filter import filter_program, install, this_machine
+from revelm.rewards.sandbox.unwalled import unwalled_filter
+from revelm.rewards.sandbox.visible import DEVICES, package_folders, shown
+from revelm.rewards.sandbox.wall import inner_wall, outer_wall
 
 Isolation = Literal["namespaces", "weak"]
-_SHOWN = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 _FOLDER, _OTHER_FOLDER = "/tmp", "/program"
 _ROOTS = ("/sys", "/mnt", "/media", "/opt", "/proc")
 _STACK = 128 * 2**20
@@ -34,7 +35,9 @@ class Place:
     """Where a server's programs run. ``uids``: of programs and of tests; None: the user's own (no other can be had).
 
     ``proc``: descriptor of /proc as the server saw it. ``base_bytes``: address space of a process before it begins.
-    ``uses_userns``: processes are counted within the server's own user namespace. ``folder``: where programs may write.
+    ``uses_userns``: processes are counted within the server's own user namespace. ``folder``: where programs may write,
+    in the weaker mode this server's own, with a folder for each job. ``landlock``: its version, 0 for none; ``wall``:
+    descriptor of the wall that programs and tests go behind, -1 where there is none (yet).
     """
 
     isolation: Isolation
@@ -44,28 +47,39 @@ class Place:
     base_bytes: int
     filter: bytes | None
     folder: str
+    landlock: int
+    wall: int = -1
+
+    @property
+    def shares_user(self) -> bool:
+        """Whether programs run as a user that other processes of this machine run as."""
+        return self.isolation == "weak" and self.uids is None
 
 
-def leave(folders: list[str], isolation: Isolation) -> Place:
+def leave(folders: list[str], isolation: Isolation, *, most_landlock: int = landlock.LATEST) -> Place:
     """Lock the server in. ``folders``: what programs may read beside the standard library. OSError: not allowed."""
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with suppress(OSError):  # where /proc is read-only
         Path("/proc/self/oom_score_adj").write_text("800")
-    allows_network = isolation == "namespaces"
-    program = filter_program(this_machine(), allows_network=allows_network)
+    program = filter_program(this_machine(), is_separate=isolation == "namespaces")
+    known = landlock.version(most_landlock)
     is_root = os.geteuid() == 0
     uids = _free_uids() if is_root else None
-    uses_userns, folder = False, ""
+    uses_userns, wall = False, -1
     if isolation == "weak":
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    if isolation == "namespaces":
+        folder = tempfile.mkdtemp(prefix="revelm-sandbox-")
+        tempfile.tempdir = None  # programs have another
+        Path(folder).chmod(0o700 if uids is None else 0o711)
+        wall = outer_wall(folders, folder, known=known) if known else -1
+    else:
         uses_userns = _unshare(is_root=is_root)
         if uses_userns and is_root:
             uids = None
         folder = _change_root(folders)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # jobs hold descriptors of tests: /proc shows them to the same user
-    return Place(isolation, uids, uses_userns, proc, base, program, folder)
+    return Place(isolation, uids, uses_userns, proc, base, program, folder, known, wall)
 
 
 def _free_uids() -> tuple[int, int]:
@@ -102,17 +116,17 @@ def _change_root(folders: list[str]) -> str:
     """
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = next(Path(path) for path in _ROOTS if Path(path).is_dir())
-    shown = [path for path in (*_SHOWN, sys.base_prefix, *folders) if Path(path).exists()]
+    paths = shown(folders)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("root", str(root), kind="tmpfs", flags=flags, data="size=4m,mode=755")
-    for path in shown:
-        if not any(path != other and Path(path).is_relative_to(other) for other in shown if Path(other).is_dir()):
-            _show(Path(path), root)
-    for place in _packages():
+    for path in paths:
+        if not any(path != other and path.is_relative_to(other) for other in paths if other.is_dir()):
+            _show(path, root)
+    for place in package_folders():
         _hide(place, [folder for folder in map(Path, folders) if folder.is_relative_to(place)], root)
-    for name in _DEVICES:
+    for name in DEVICES:
         _show(Path("/dev") / name, root, is_device=True)
-    folder = _OTHER_FOLDER if any(Path(path).is_relative_to(_FOLDER) for path in shown) else _FOLDER
+    folder = _OTHER_FOLDER if any(path.is_relative_to(_FOLDER) for path in paths) else _FOLDER
     (root / folder.removeprefix("/")).mkdir()
     (root / "dev" / "shm").symlink_to(folder)
     os.chdir(root)
@@ -121,13 +135,6 @@ def _change_root(folders: list[str]) -> str:
     os.chdir("/")
     syscalls.make_read_only("/", is_deep=False)  # it is shared by all jobs, and its owner may be who programs run as
     return folder
-
-
-def _packages() -> list[Path]:
-    """Where packages are installed beside the standard library: some hold data sets."""
-    prefixes = sorted({"/usr", "/usr/local", str(Path(sys.base_prefix).resolve())})
-    found = [path for prefix in prefixes for path in Path(prefix).glob("lib*/python3*/*-packages") if path.is_dir()]
-    return sorted({path.resolve() for path in found})
 
 
 def _hide(path: Path, shown: list[Path], root: Path) -> None:
@@ -157,25 +164,28 @@ def _show(path: Path, root: Path, *, is_device: bool = False) -> None:
         syscalls.make_read_only(str(target))
 
 
-def separate(place: Place, limits: Limits) -> Path | None:
-    """Give what this process starts its own processes and an empty folder.
+def separate(place: Place, limits: Limits) -> Place:
+    """Give what this process starts its own processes and an empty folder, which is where this process is then.
 
-    With namespaces both vanish with it, and the folder is a /tmp of limited size. In the weaker mode they do not: the
-    folder is returned, to be removed.
+    With namespaces both vanish with it, and the folder is a /tmp of limited size. In the weaker mode they do not: what
+    is in ``place.folder`` is to be removed. Returns the place with its wall. Raises OSError.
     """
     if place.isolation == "weak":
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        folder = Path(mkdtemp(prefix="revelm-program-"))
+        clear(Path(place.folder))
+        folder = Path(place.folder) / "program"
+        folder.mkdir(0o700)
         if place.uids is not None:
             os.chown(folder, place.uids[0], place.uids[0])
         os.chdir(folder)
-        return folder
+        return place
     syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
     options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("tmp", place.folder, kind="tmpfs", flags=flags, data=options)
     os.chdir(place.folder)
-    return None
+    wall = inner_wall(place.folder, known=place.landlock) if place.landlock else -1
+    return replace(place, wall=wall)
 
 
 def become_nobody(place: Place, limits: Limits, *, is_tests: bool) -> None:
@@ -191,10 +201,15 @@ def become_nobody(place: Place, limits: Limits, *, is_tests: bool) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     if is_tests:
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if place.wall >= 0:
+        landlock.go_behind(place.wall, known=place.landlock)
+        os.close(place.wall)
+    if place.isolation == "weak":
+        program = unwalled_filter(this_machine(), landlock=place.landlock, shares_user=place.shares_user)
+        install(program) if program is not None else None
     if place.filter is not None:
         install(place.filter)
-    else:
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _set_limits(place: Place, limits: Limits) -> None:

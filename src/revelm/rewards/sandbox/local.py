@@ -15,11 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 from revelm.rewards.code_tests import CodeTests, TestResult
 from revelm.rewards.sandbox.confine import Isolation
+from revelm.rewards.sandbox.landlock import LATEST, SCOPES_SIGNALS
+from revelm.rewards.sandbox.leftovers import remove
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import described
 from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
@@ -39,12 +42,14 @@ class LocalSandbox:
 
     ``isolation`` None: the strongest that the kernel allows, with a warning where that is the weaker mode. ``start``:
     programs are forks of a server that has imported the usual modules, or each a fresh interpreter (slower).
+    ``landlock``: the newest version of Landlock to be used, 0 for none; an older kernel knows less of it.
     """
 
-    def __init__(self, *, isolation: Isolation | None = None, start: Start = "fork") -> None:
+    def __init__(self, *, isolation: Isolation | None = None, start: Start = "fork", landlock: int = LATEST) -> None:
         """Starts the server. RuntimeError where ``isolation`` is not to be had."""
         self._wanted = isolation
         self._start = start
+        self._most_landlock = landlock
         self._paths = visible()
         self._lock = Lock()
         self._owner = os.getpid()
@@ -79,6 +84,8 @@ class LocalSandbox:
             except subprocess.TimeoutExpired:
                 self._server.kill()
                 self._server.wait()
+            if self._folder:  # by a server that was killed
+                remove(Path(self._folder))
         self._channel = self._server = None
 
     def _disown(self) -> None:
@@ -151,19 +158,22 @@ class LocalSandbox:
         refused = ""
         for isolation in wanted:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._server = _start_server(theirs, isolation, self._paths)
+            self._server = _start_server(theirs, isolation, self._paths, landlock=self._most_landlock)
             theirs.close()
             told = ours.recv(65536)
             words = json.loads(told) if told else {"refused": "the server did not start"}
             if "refused" not in words:
                 self._channel = ours
-                if isolation == "weak" and os.geteuid() != 0:
+                self.landlock: int = int(words["landlock"])
+                self._folder: str = words["folder"]
+                if isolation == "weak" and os.geteuid() != 0 and not self.landlock:
                     prctl(PR_SET_DUMPABLE)  # programs run as the same user, who could look for the tests here
                 if isolation == "weak" and self._wanted is None:
                     _LOG.warning(
                         "the kernel refuses namespaces (%s): programs run in the weaker mode, under limits and a "
-                        "filter of system calls, but they see this machine's files and processes",
+                        "filter of system calls, %s",
                         refused,
+                        _what_is_open(self.landlock, is_root=os.geteuid() == 0),
                     )
                 return isolation
             refused = words["refused"]
@@ -256,10 +266,18 @@ def _content(descriptor: int, most: int | None = None) -> bytes:
     return os.pread(descriptor, size if most is None else min(size, most), 0)
 
 
+def _what_is_open(landlock: int, *, is_root: bool) -> str:
+    """To programs in the weaker mode, for people."""
+    if not landlock:
+        return "but without Landlock they can use this machine's files" + ("" if is_root else " as this user")
+    lacks = f" (version {landlock}: none against signals to this user's processes but the filter)"
+    return "behind a wall of Landlock" + ("" if is_root or landlock >= SCOPES_SIGNALS else lacks)
+
+
 def _start_server(
-    theirs: socket.socket, isolation: Isolation, paths: dict[str, list[str]]
+    theirs: socket.socket, isolation: Isolation, paths: dict[str, list[str]], *, landlock: int
 ) -> "subprocess.Popen[bytes]":
-    options = json.dumps({"isolation": isolation, **paths})
+    options = json.dumps({"isolation": isolation, "landlock": landlock, **paths})
     boot = f"import sys; sys.path[:] = {paths['path']!r}; from revelm.rewards.sandbox.server import main; "
     # One thread each: threads of a linear algebra library would be lost in every fork, and count as processes.
     environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from revelm.rewards.sandbox.confine import Place, leave
+from revelm.rewards.sandbox.leftovers import remove
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.supervisor import Job, Supervisor
 from revelm.rewards.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
@@ -69,7 +71,7 @@ _MAX_REQUEST = 65536
 
 
 def main(descriptor: int, options: str) -> None:
-    """Serve on the socket ``descriptor``. ``options``: JSON with ``isolation``, ``folders`` and ``fresh``."""
+    """Serve on the socket ``descriptor``. ``options``: JSON: ``isolation``, ``landlock``, ``folders``, ``path``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.executable = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]  # a virtual one is not shown
     channel = socket.socket(fileno=descriptor)
@@ -80,7 +82,7 @@ def main(descriptor: int, options: str) -> None:
         except ImportError:
             continue
     try:
-        place = leave(given["folders"], given["isolation"])
+        place = leave(given["folders"], given["isolation"], most_landlock=given["landlock"])
     except OSError as error:
         channel.send(json.dumps({"refused": str(error)}).encode())
         return
@@ -89,8 +91,16 @@ def main(descriptor: int, options: str) -> None:
     sys.path[:] = given["path"]
     gc.collect()
     gc.freeze()
-    channel.send(json.dumps({"isolation": place.isolation, "has_filter": place.filter is not None}).encode())
+    told = {"landlock": place.landlock, "folder": place.folder if place.isolation == "weak" else ""}
+    channel.send(json.dumps(told).encode())
     _serve(channel, place)
+    _end(place)
+
+
+def _end(place: Place) -> NoReturn:
+    if place.isolation == "weak":
+        remove(Path(place.folder))
+    os._exit(0)
 
 
 def _serve(channel: socket.socket, place: Place) -> None:
@@ -126,7 +136,7 @@ def _in_a_child(request: Any, descriptors: Sequence[int], channel: socket.socket
                 break
         elif ready:
             kill_tree(place, pid)
-            os._exit(0)
+            _end(place)
     os.close(listen)
     os.waitpid(pid, 0)
     if not answer:

@@ -10,17 +10,19 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from shutil import rmtree
+from pathlib import Path
 from typing import Any, NoReturn
 
 from revelm.rewards.sandbox import program, syscalls, tester
 from revelm.rewards.sandbox.confine import Place, become_nobody, separate
+from revelm.rewards.sandbox.leftovers import clear
 from revelm.rewards.sandbox.limits import Limits
-from revelm.rewards.sandbox.usage import kill_others, kill_tree, process_seconds, tree_use
+from revelm.rewards.sandbox.usage import Use, folder_use, kill_others, kill_tree, process_seconds, tree_use
 
 _TICK = 0.1  # seconds between looks at all processes of a job
 _START = 30.0  # wall clock seconds for a process to begin
 _GOODBYE = 1.0  # and to end, once it has hung up
+_MOST_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Supervisor:
 
     def __init__(self, job: Job, place: Place) -> None:
         """Separates this process from the server's other jobs. Raises OSError."""
-        self._job, self._place = job, place
+        self._job = job
         self._began = time.monotonic()
-        self._folder = separate(place, job.limits)
+        self._place = separate(place, job.limits)
         self._init = 0
 
     def run(self) -> dict[str, Any]:
@@ -71,8 +73,8 @@ class Supervisor:
             return self._run_script() if self._job.kind == "script" else self._run_tests()
         finally:
             kill_tree(self._place, self._init)
-            if self._folder is not None:
-                rmtree(self._folder, ignore_errors=True)
+            if self._place.isolation == "weak":
+                clear(Path(self._place.folder))
 
     def _run_script(self) -> dict[str, Any]:
         self._init = self._fork(_wait_for_ever, keeps=(), is_tests=True)
@@ -169,9 +171,9 @@ class Supervisor:
         if running.status is not None:
             return True
         too_slow = f"timed out\n{self._job.limits.seconds:g} s of CPU time"
-        found, status, use = os.wait4(running.pid, os.WNOHANG)
+        found, status, used = os.wait4(running.pid, os.WNOHANG)
         if found:
-            running.status, running.seconds = status, use.ru_utime + use.ru_stime
+            running.status, running.seconds = status, used.ru_utime + used.ru_stime
             running.verdict = too_slow if running.seconds >= running.budget else ""
             self._end_children()
             return True
@@ -179,15 +181,28 @@ class Supervisor:
         seconds = process_seconds(running.pid)
         if now - running.looked > _TICK:
             running.looked = now
-            everything, memory = tree_use(self._place, (self._init, running.pid))
-            running.others = max(running.others, everything - seconds)
-            if memory > self._job.limits.memory_mb * 2**20:
-                return self._end(running, "memory\nall processes together")
+            use = tree_use(self._place, self._init)
+            running.others = max(running.others, use.seconds - seconds)
+            if verdict := self._excess(use):
+                return self._end(running, verdict)
         if seconds + running.others >= running.budget:
             return self._end(running, too_slow)
         if now >= running.deadline:
             return self._end(running, "timed out\nby the wall clock")
         return False
+
+    def _excess(self, use: Use) -> str:
+        """The verdict on a program that uses too much; empty for one that does not."""
+        limits = self._job.limits
+        if self._place.shares_user and use.threads > limits.processes:  # the kernel counts the user's others as well
+            return f"killed\nmore than {limits.processes} processes and threads at once"
+        if use.memory > limits.memory_mb * 2**20:
+            return "memory\nall processes together"
+        if self._place.isolation == "weak":
+            size, number = folder_use(self._place.folder, _MOST_FILES)
+            if size > 2 * limits.file_mb * 2**20 or number > _MOST_FILES:
+                return f"output\nmore than {2 * limits.file_mb} MB or {_MOST_FILES} files"
+        return ""
 
     def _end(self, running: _Running, verdict: str) -> bool:
         if running.status is None:
@@ -211,7 +226,7 @@ class Supervisor:
             return pid
         try:
             os.setsid()
-            _close_but(keeps)
+            _close_but((*keeps, self._place.wall) if self._place.wall >= 0 else keeps)
             if is_tests:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the first process of a job is the parent of orphans
             become_nobody(self._place, self._job.limits, is_tests=is_tests)

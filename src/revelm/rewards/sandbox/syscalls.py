@@ -13,10 +13,11 @@ _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 0x1, 0x2, 0x4
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _check(result: int, what: str) -> None:
+def checked(result: int, what: str) -> None:
+    """Raises OSError for a ``result`` below 0."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -24,13 +25,13 @@ def _check(result: int, what: str) -> None:
 
 def unshare(flags: int) -> None:
     """Leave the namespaces of ``flags`` for new ones. OSError where the kernel does not allow it."""
-    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    checked(libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def mount(source: str, target: str, *, kind: str | None = None, flags: int = 0, data: str = "") -> None:
     """mount(2). Raises OSError."""
     raw = [None if text is None else text.encode() for text in (source, target, kind)]
-    _check(_libc.mount(*raw, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
+    checked(libc.mount(*raw, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
 
 
 class _MountAttributes(ctypes.Structure):
@@ -40,7 +41,7 @@ class _MountAttributes(ctypes.Structure):
 def make_read_only(path: str, *, is_deep: bool = True) -> None:
     """What is mounted at ``path``, and below: read-only, without set-user-id programs and devices. Raises OSError."""
     attributes = _MountAttributes(_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, 0, 0)
-    result = _libc.syscall(
+    result = libc.syscall(
         ctypes.c_long(_MOUNT_SETATTR),
         ctypes.c_int(_AT_FDCWD),
         path.encode(),
@@ -48,19 +49,19 @@ def make_read_only(path: str, *, is_deep: bool = True) -> None:
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )
-    _check(result, f"mount_setattr {path}")
+    checked(result, f"mount_setattr {path}")
 
 
 def prctl(option: int, value: int = 0, *, pointer: "ctypes.c_void_p | int" = 0) -> None:
     """prctl(2). Raises OSError."""
     third = pointer if isinstance(pointer, ctypes.c_void_p) else ctypes.c_ulong(pointer)
-    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), third, 0, 0), f"prctl {option}")
+    checked(libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), third, 0, 0), f"prctl {option}")
 
 
 def drop_capabilities() -> None:
     """None left, and none to be had by running a program."""
     for capability in range(_LAST_CAPABILITY + 1):
         # Without CAP_SETPCAP, or beyond the last one the kernel knows: nothing to drop.
-        _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
+        libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    checked(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")

@@ -3,12 +3,33 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 from revelm.rewards.sandbox.confine import Place
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ROUNDS = 5000
+_BLOCK = 512  # bytes, whatever the file system
+_DEEPEST = 100
+
+
+@dataclass(frozen=True)
+class Use:
+    """CPU seconds, bytes of memory, and threads: a process that has one counts as one."""
+
+    seconds: float
+    memory: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    parent: int
+    seconds: float
+    threads: int
 
 
 def process_seconds(pid: int) -> float:
@@ -19,16 +40,43 @@ def process_seconds(pid: int) -> float:
         return 0.0
 
 
-def tree_use(place: Place, roots: Sequence[int]) -> tuple[float, int]:
-    """CPU seconds and bytes of memory of ``roots[1:]`` and of what descends from any of ``roots``.
+def tree_use(place: Place, spared: int) -> Use:
+    """What all that descends from this process uses, but for its child ``spared``.
 
-    The first root adopts orphans and is not counted itself. Seconds are also those of children that have ended. Memory
-    is what a process holds of its own or shares with others, but not of files.
+    Seconds are also those of children that have ended. Memory is what a process holds of its own or shares with others,
+    but not of files.
     """
-    processes = {pid: (parent, seconds) for pid, parent, seconds in _processes(place.proc)}
-    members = _family({pid: parent for pid, (parent, _) in processes.items()}, set(roots)) - {roots[0]}
-    counted = [pid for pid in members if pid in processes]
-    return sum(processes[pid][1] for pid in counted), sum(_memory(place.proc, pid) for pid in counted)
+    processes = {found.pid: found for found in _processes(place.proc)}
+    members = _family({found.pid: found.parent for found in processes.values()}, {os.getpid()}) - {os.getpid(), spared}
+    counted = [processes[pid] for pid in members if pid in processes]
+    return Use(
+        sum(found.seconds for found in counted),
+        sum(_memory(place.proc, found.pid) for found in counted),
+        sum(found.threads for found in counted),
+    )
+
+
+def folder_use(folder: str, most: int) -> tuple[int, int]:
+    """Bytes and number of the files in ``folder``; a number above ``most`` where it is, or where it cannot be told."""
+    size = number = 0
+    folders = [(folder, 0)]
+    while folders and number <= most:
+        path, depth = folders.pop()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    number += 1
+                    if number > most or depth > _DEEPEST:
+                        return size, most + 1
+                    with suppress(FileNotFoundError):
+                        size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((entry.path, depth + 1))
+        except (FileNotFoundError, NotADirectoryError):  # it has just been removed
+            continue
+        except OSError:
+            return size, most + 1
+    return size, number
 
 
 def kill_others(place: Place, spared: int) -> None:
@@ -78,7 +126,7 @@ def _reap() -> bool:
 
 
 def _descendants(proc: int, root: int) -> list[int]:
-    return sorted(_family({pid: parent for pid, parent, _ in _processes(proc)}, {root}) - {root})
+    return sorted(_family({found.pid: found.parent for found in _processes(proc)}, {root}) - {root})
 
 
 def _family(parents: Mapping[int, int], roots: set[int]) -> set[int]:
@@ -102,8 +150,8 @@ def _memory(proc: int, pid: int) -> int:
     )
 
 
-def _processes(proc: int) -> Iterator[tuple[int, int, float]]:
-    """Number, parent and CPU seconds of every process there is, with those of its children that have ended."""
+def _processes(proc: int) -> Iterator[_Process]:
+    """Every process there is; its CPU seconds with those of its children that have ended."""
     for name in os.listdir(proc):
         if not name.isdecimal():
             continue
@@ -111,8 +159,10 @@ def _processes(proc: int) -> Iterator[tuple[int, int, float]]:
             stat = _content(proc, f"{name}/stat").rpartition(b")")[2].split()
         except OSError:  # it has just ended
             continue
-        if len(stat) > 14:
-            yield int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS
+        if len(stat) > 17:
+            is_ours = stat[0] == b"Z" and int(stat[1]) == os.getpid()  # an orphan that we have yet to collect
+            threads = 0 if is_ours else max(1, int(stat[17]))
+            yield _Process(int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS, threads)
 
 
 def _content(proc: int, path: str) -> bytes:

@@ -4,6 +4,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+DEVICES = ("null", "zero", "full", "random", "urandom")
+_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 _PACKAGES = (
     *("numpy", "scipy", "sympy", "mpmath", "pandas", "networkx", "sortedcontainers"),
     *("dateutil", "pytz", "tzdata", "six"),  # what pandas cannot be without
@@ -27,3 +29,15 @@ def visible() -> dict[str, list[str]]:
     ]
     standard = [path for path in standard if not path.endswith(("site-packages", "dist-packages"))]
     return {"folders": folders, "path": list(dict.fromkeys([*standard, *places]))}
+
+
+def shown(folders: list[str]) -> list[Path]:
+    """The system's programs and libraries, Python, and ``folders``: as far as there are such."""
+    return [path for path in map(Path, (*_SYSTEM, sys.base_prefix, *folders)) if path.exists()]
+
+
+def package_folders() -> list[Path]:
+    """Where packages are installed beside the standard library: some hold data sets."""
+    prefixes = sorted({"/usr", "/usr/local", str(Path(sys.base_prefix).resolve())})
+    found = [path for prefix in prefixes for path in Path(prefix).glob("lib*/python3*/*-packages") if path.is_dir()]
+    return sorted({path.resolve() for path in found})
