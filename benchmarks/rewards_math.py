@@ -10,17 +10,21 @@ others     3 references of other problems, by a seeded shuffle, against it: what
 wrong      the reference changed: a number more, the other sign, other brackets, an element less, an order reversed
 
 and the verdicts per second of CPU time, in one process, over all of these pairs.
+
+``--against-math-verify`` compares verdicts with those of that library instead (``benchmarks.math_against``), in two
+minutes of CPU time.
 """
 
+import argparse
 import json
 import random
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.math_against import judge, show
 from revelm.rewards.boxed import last_boxed
 from revelm.rewards.final_answer import STATED, final_answer
 from revelm.rewards.math_answer import compare
@@ -86,7 +90,12 @@ def respelled(reference: str) -> str:
     if _PLAIN.fullmatch(reference):
         return reference + ("0" if "." in reference else ".0")
     is_number = read_quantity(split_unit(spell(reference)).body) is not None  # that is to be answered by a number
-    if not is_number and re.search(r"[\\^a-z]", reference) and _FORMULA.match(reference) and not _NO_FORMULA.search(reference):
+    if (
+        not is_number
+        and re.search(r"[\\^a-z]", reference)
+        and _FORMULA.match(reference)
+        and not _NO_FORMULA.search(reference)
+    ):
         return f"0+({reference.strip('. ')})"
     changed = reference.replace("^\\circ", "°").replace(r"\frac", r"\dfrac ").replace("{,}", ",")
     changed = changed.replace("(", r"\left(").replace(")", r"\right)")
@@ -165,7 +174,16 @@ def report(name: str, golds: list[Gold], *, limit: int) -> tuple[int, float]:
 
 def main() -> None:
     """All data sets, then the speed over all pairs."""
-    data = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", default=DATA)
+    parser.add_argument("--against-math-verify", action="store_true")
+    parser.add_argument("--golds", type=int, default=240, help="of each data set, for --against-math-verify")
+    words = parser.parse_args()
+    data = words.data
+    if words.against_math_verify:
+        golds = {name: [gold.reference for gold in found if gold.reference] for name, found in load(data).items()}
+        show(judge(golds, words.golds))
+        return
     compare("x^2+1", "1+x^2")  # the grammar is loaded before the clock starts
     totals = [report(name, golds, limit=40) for name, golds in load(data).items()]
     pairs, seconds = (sum(column) for column in zip(*totals, strict=True))

@@ -97,7 +97,7 @@ class Comparison:
         if parts.kind == "set":
             return self._unordered(signs_spread(pair[0]), signs_spread(pair[1]))
         is_tuple = parts.kind == "group" and parts.brackets == "()" and not is_choice
-        return is_tuple and self._ordered(*pair)
+        return is_tuple and self._ordered(_by_name(pair[0]), _by_name(pair[1]))
 
     def _single(self, reference: str, answer: str) -> bool:
         relations = read_relation(reference), read_relation(answer)
@@ -113,7 +113,8 @@ class Comparison:
             return False
         if reference.kind in ("set", "union", "list"):
             return self._unordered(signs_spread(reference.items), signs_spread(answer.items))
-        if reference.kind == "group" and len(reference.items) == 2 and reference.brackets != answer.brackets:
+        is_otherwise = reference.kind == "group" and reference.brackets != answer.brackets
+        if is_otherwise and (len(reference.items) == 2 or answer.brackets not in ("()", "[]")):
             return False
         if reference.kind == "matrix" and (reference.width, reference.brackets) != (answer.width, answer.brackets):
             return False
@@ -147,6 +148,8 @@ class Comparison:
         """Where at least one of the two is an equation, an inequality or says what it is in."""
         ranges = [interval_of(relation) if relation else None for relation in (first, second)]
         named = [r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)]
+        if second and not self._is_true_chain(second):
+            return False
         if self._named(named[0], named[1]):
             return True
         if named[0].name and key(named[0].name) == key(named[1].name):
@@ -162,6 +165,13 @@ class Comparison:
             )
             return is_true and any(self._deeper().holds(reference, side) for side in sides)
         return False
+
+    def _is_true_chain(self, chain: Relation) -> bool:
+        """Whether no number in the middle of a chain of equations is another one than at its end: x = 8 = 7."""
+        if set(chain.signs) != {"="} or len(chain.sides) < 3:
+            return True
+        loose = replace(self._deeper(), is_worked_out=False)
+        return all(_LETTERS.search(side) or loose.holds(chain.sides[-1], side) for side in chain.sides[1:-1])
 
     def _named(self, reference: tuple[str, str], answer: tuple[str, str]) -> bool:
         """Values, and the names where both have one."""
@@ -191,6 +201,13 @@ def _items(spelled: str) -> tuple[str, ...]:
     joined = joined_by_commas(spelled)
     parts = parts_of(joined)
     return signs_spread(parts.items if parts.kind == "list" else (joined,))  # of a set, its members are, later
+
+
+def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
+    """The items of "y = 2, x = 1" in the order of their letters, which is that of a tuple; others as they are."""
+    names = [_named(item).name for item in items]
+    is_named = all(len(name) == 1 for name in names) and len(set(names)) == len(names)
+    return tuple(item for _, item in sorted(zip(names, items, strict=True))) if is_named else items
 
 
 def _parts(spelled: str) -> Parts:

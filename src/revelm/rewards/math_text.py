@@ -68,6 +68,8 @@ _TEXT = re.compile(
 )
 _TEXT_POWER = re.compile(r"(\\(?:mathrm|text|rm)\s*\{[^{}]*\^)\{\s*(-?\d)\s*\}")  # m s^{-1}
 _LETTER = re.compile("[^\\W\\d_]")
+_COLOUR = re.compile(r"\\(?:textcolor|color|colorbox)\s*\{[^{}]*\}")
+_UNDERLINED = re.compile(r"\\underline\s*\{([^{}]*)\}")
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm|bold|vec|mathcal|operatorname|mathop)\s*\{([^{}]*)\}")
 _SCRIPT_TEXT = re.compile(r"([_^])\{?\s*\\text\{([^{}]*)\}\s*\}?")
 _NAMES = {
@@ -138,7 +140,8 @@ _WORD_SUBSCRIPTS = {
     "eight": "8",
     "nine": "9",
 }
-_ENDS = " \t\n\r.,;:!"
+_WHOLE_TEXT = re.compile(r"\\text\{([^{}\\]*)\}")
+_WORD = re.compile("[^\\W\\d_]{2}")
 
 
 def spell(text: str) -> str:
@@ -153,7 +156,7 @@ def spell(text: str) -> str:
     text = _dollars(text)
     if "°" in text:
         text = _DEGREE.sub("°", text)
-    return _outside(" ".join(text.split()))
+    return _formula_in_text(_outside(" ".join(text.split())))
 
 
 def key(spelled: str) -> str:
@@ -174,8 +177,8 @@ def _commands(text: str) -> str:
         text = _DOUBLED.sub(r"\\", text)
     text = _THOUSANDS.sub(",", text.replace(r"\%", "%").replace(r"\$", "¤").replace(r"\#", "#").replace(r"\&", "&"))
     text = _LOOKS.sub(" ", text.replace(r"\!", ""))
-    text = _SPACES.sub(" ", text)
-    text = _BOLD.sub(r"{\1}" if r"\operatorname" not in text else r"\1", text)
+    text = _SPACES.sub(" ", text if "color" not in text else _COLOUR.sub("", text))
+    text = _BOLD.sub(r"{\1}" if r"\operatorname" not in text else r"\1", _UNDERLINED.sub(r"\1", text))
     text = _TEXT_POWER.sub(r"\1\2", _TEXT_POWER.sub(r"\1\2", text))
     text = _TEXT.sub(lambda words: f"\\text{{{words[1]}}}" if _LETTER.search(words[1]) else f" {words[1]} ", text)
     text = _SCRIPT_TEXT.sub(lambda m: f"{m[1]}{{{_WORD_SUBSCRIPTS.get(m[2].strip(), m[2].strip())}}}", text)
@@ -208,6 +211,12 @@ def _outside(text: str) -> str:
             if text.startswith(opening) and text.endswith("}") and _closes_last(text, len(opening)):
                 text = text[len(opening) : -1].strip()
     return text
+
+
+def _formula_in_text(text: str) -> str:
+    r"""A formula that is all there is in ``\text{}``; words and numbers of things stay there."""
+    found = _WHOLE_TEXT.fullmatch(text)
+    return found[1].strip() if found and re.search(r"\d", found[1]) and not _WORD.search(found[1]) else text
 
 
 def _closes_last(text: str, start: int) -> bool:
