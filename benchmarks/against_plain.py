@@ -58,9 +58,15 @@ class Pair:
         )
 
 
-def compared(name: str, folder: Path, pool: ScorePool, *, every: int, kinds: str = "") -> list[Pair]:
-    """Both verdicts on the references, on the numbers moved, and on each n-th of all other variants."""
+def compared(
+    name: str, folder: Path, pool: ScorePool, *, every: int, kinds: str = "", first: int | None = None
+) -> list[Pair]:
+    """Both verdicts on the references, on the numbers moved, and on each n-th of all other variants.
+
+    ``kinds``: of the kinds with this in their name alone; ``first``: of so many references.
+    """
     task, references = data_set(name, folder)
+    references = references[:first]
     seconds = 10.0 if name.endswith("_plus") else 2.0
     limits = replace(task.limits, seconds=seconds, total_seconds=240.0)
     items = [item for item in programs(references, every=every) if kinds in item.kind]

@@ -160,7 +160,9 @@ def _child(one: Run, streams: Sequence[int], seconds: float) -> None:
         import atexit
         import multiprocessing
         import sys
+        import warnings
 
+        warnings.simplefilter("ignore")
         atexit._clear()
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # as of a fresh one
         sys.stdin, sys.stdout, sys.stderr = (open(i, mode, closefd=False) for i, mode in enumerate("rww"))  # noqa: SIM115

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.against_plain import compared, disagreements
 from benchmarks.rewards_code import DATA, KNOWN, WEAK, data_set, items_of, judged
 from revelm.rollout.workers import ScorePool
 
@@ -50,3 +51,11 @@ def test_emptied_and_changed_references_fail(pool: ScorePool, name: str) -> None
     wrong = [item for item in items if item.kind != "reference"]
     passed = [(i.name, i.kind) for i, s in zip(wrong, judged(pool, task, wrong), strict=True) if s.value > 0.0]
     assert [found for found in passed if not found[0].endswith(tuple(WEAK))] == []
+
+
+@pytest.mark.parametrize("name", ["humaneval", "apps"])
+def test_verdicts_are_those_of_a_plain_harness(pool: ScorePool, name: str) -> None:
+    """Catches right programs that fail, and wrong ones that pass, because tests and program are in two processes."""
+    pairs = compared(name, DATA, pool, every=1, first=1)
+    assert len(pairs) >= 30
+    assert disagreements(pairs) == []

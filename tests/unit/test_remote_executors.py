@@ -51,6 +51,7 @@ def test_right_and_wrong_programs(tests: CodeTests) -> None:
     assert outcomes("def f(:", tests) == ["exception"] * 3
     assert outcomes("", tests, Limits())[1:] == ["not run"] * 2
     assert "passed" not in outcomes("def f(x): pass", tests)
+    assert outcomes(f"import numpy\n{RIGHT.replace('x + 1', 'numpy.int64(x) + 1')}", tests) == ["passed"] * 3
 
 
 @pytest.mark.parametrize("tests", [STDIO, FUNCTION, CALL], ids=lambda t: t.method)

@@ -9,8 +9,7 @@ The hub has six files, of which release N is the first N: ``version: release_v2`
 May 2024, ``release_v6`` the 1,055 up to April 2025, and ``v6`` the last file alone, 175 problems. A folder given as
 ``data`` is read like the hub; a single file as it is. ``since`` and ``until`` choose by the date of the contest.
 
-Outputs have to be the expected lines, blanks at line ends aside; LiveCodeBench itself also takes numbers that are
-written otherwise (``1.0`` for ``1``).
+Outputs and results are compared as LiveCodeBench's harness does (`revelm.rewards.stdout_match`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -5,6 +5,7 @@ expected result, and has no channel on which a verdict could be given.
 """
 
 import atexit
+import builtins
 import gc
 import io
 import os
@@ -20,6 +21,8 @@ from typing import Any, NoReturn
 from revelm.rewards.sandbox.serving import Service
 
 _CHUNK = 2**20
+_OPEN = open
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _THREAD_STACK = 8 * 2**20
 
 
@@ -51,16 +54,27 @@ def main(kind: str, code: int, peer: int, ready: int) -> NoReturn:
 def _open_streams() -> None:
     """Text streams on descriptors 0, 1 and 2, as a new interpreter has them."""
     stdin, stdout, stderr = (
-        io.TextIOWrapper(open(i, mode, closefd=False), encoding="utf-8", errors=errors, line_buffering=i == 2)  # noqa: SIM115
+        io.TextIOWrapper(open(i, mode + "b", closefd=False), encoding="utf-8", errors=errors, line_buffering=i == 2)  # noqa: SIM115
         for i, mode, errors in (
-            (0, "rb", "surrogateescape"),
-            (1, "wb", "surrogateescape"),
-            (2, "wb", "backslashreplace"),
+            (0, "r", "surrogateescape"),
+            (1, "w", "surrogateescape"),
+            (2, "w", "backslashreplace"),
         )
     )
+    for stream, name in ((stdin, "stdin"), (stdout, "stdout"), (stderr, "stderr")):
+        stream.mode = "r" if name == "stdin" else "w"  # type: ignore[misc]  # asked for by streams put in their place
+        stream.buffer.raw.name = f"<{name}>"  # type: ignore[attr-defined]
+    builtins.open = _opened
     sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
+
+
+def _opened(file: Any, *arguments: Any, **named: Any) -> Any:
+    """``open``, which finds the standard streams by their names, which are not there to be found."""
+    if isinstance(file, str) and file in _STREAMS:
+        return _OPEN(_STREAMS[file], *arguments, **{**named, "closefd": False})
+    return _OPEN(file, *arguments, **named)
 
 
 def _script(source: str) -> int:
