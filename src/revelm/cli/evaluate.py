@@ -133,9 +133,9 @@ def show(summary: Mapping[str, Any], form: str) -> None:
             table.title = name if "tasks" in summary else None
             console.print(table)
             for line in further_lines(result):
-                console.print(line, markup=False, highlight=False)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         for line in single_answers(summary):
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def further_lines(result: Mapping[str, Any]) -> list[str]:

@@ -157,8 +157,10 @@ def _sync(path: Path) -> None:
 
 
 def _explain(error: BaseException, target: Path) -> BaseException:
-    """The same error, or for a full disk one that says what happened to ``target``."""
+    """The same error, with the name of the file; for a full disk it says what happened to ``target``."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         reason = "disk full: nothing was written, what was there before is untouched; free some space and run again"
         return OSError(error.errno, reason, str(target))
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        return OSError(error.errno, error.strerror, str(target))
     return error

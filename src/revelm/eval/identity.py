@@ -27,8 +27,10 @@ MODEL = "config.json"
 def alone_in(out: Path) -> Iterator[None]:
     """Make the folder ``out``, and keep other evaluations from it as long as this process lives.
 
-    ValueError where another one is at work there. File systems without locks keep nobody from anything.
+    ValueError for a file, and where another one is at work there. File systems without locks keep nobody from anything.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: {out} is no folder; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:

@@ -11,14 +11,15 @@ processes write parts, each problem is in one of them, and who goes on asks what
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from revelm.core.atomic import finite, write_text_atomic
 from revelm.eval.samples import Sample
 from revelm.trajectories.record import Trajectory
-from revelm.trajectories.store import join_trajectories, write_trajectories
+from revelm.trajectories.store import count_trajectories, join_trajectories, write_trajectories
 
 SAMPLES = "samples"
 TRAJECTORIES = "trajectories"
@@ -38,19 +39,23 @@ class Part:
 def save_part(folder: Path, setting: str, part: Part, trajectories: Sequence[Trajectory]) -> None:
     """Keep a part; its trajectories are in the order of its samples. OSError when the disk is full."""
     place = folder / PARTS / setting
-    write_trajectories(place / f"{part.name}.parquet", trajectories)
+    with _told(place / f"{part.name}.parquet") as file:
+        write_trajectories(file, trajectories)
     content = {"process": part.process, "seconds": part.seconds, "samples": [one.row() for one in part.samples]}
-    write_text_atomic(place / f"{part.name}.json", json.dumps(content))
+    with _told(place / f"{part.name}.json") as file:
+        write_text_atomic(file, json.dumps(content))
 
 
 def read_parts(folder: Path, setting: str) -> list[Part]:
-    """The parts that are complete. ValueError names a file that is none."""
+    """The parts that are complete; one whose trajectories a power cut took away is not. ValueError names a file that is
+    none."""
     parts = []
     for file in sorted((folder / PARTS / setting).glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             samples = tuple(Sample(**row) for row in content["samples"])
-            parts.append(Part(content["process"], content["seconds"], samples, file.stem))
+            if count_trajectories(file.with_suffix(".parquet")) == len(samples):
+                parts.append(Part(content["process"], content["seconds"], samples, file.stem))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: damaged ({error}); remove it to have its problems asked again") from error
     return parts
@@ -61,9 +66,21 @@ def join_parts(folder: Path, setting: str, parts: Sequence[Part], samples: Seque
     places = {(one.group, one.number): i for i, one in enumerate(one for part in parts for one in part.samples)}
     files = [folder / PARTS / setting / f"{part.name}.parquet" for part in parts]
     order = [places[one.group, one.number] for one in samples]
-    join_trajectories(folder / TRAJECTORIES / f"{setting}.parquet", files, order)
+    with _told(folder / TRAJECTORIES / f"{setting}.parquet") as file:
+        join_trajectories(file, files, order)
     lines = [json.dumps(finite(one.row()), allow_nan=False) + "\n" for one in samples]
-    write_text_atomic(folder / SAMPLES / f"{setting}.jsonl", "".join(lines))
+    with _told(folder / SAMPLES / f"{setting}.jsonl") as file:
+        write_text_atomic(file, "".join(lines))
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[Path]:
+    """``file``; an error while it is written names it and says that nothing is lost."""
+    try:
+        yield file
+    except OSError as error:
+        reason = f"{error.strerror or error}; answers so far are kept, --resume goes on"
+        raise OSError(error.errno, reason, str(file)) from error
 
 
 def forget_parts(folder: Path) -> None:

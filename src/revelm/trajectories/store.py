@@ -77,6 +77,14 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
         raise ValueError(f"{source} holds a trajectory that cannot be replayed: {error}") from error
 
 
+def count_trajectories(path: str | Path) -> int:
+    """Rows of a file, by what its end says of it; 0 where it is missing or not whole."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowInvalid, OSError):
+        return 0
+
+
 def _check_columns(table: pa.Table, source: Path) -> None:
     """ValueError for versions this release does not know, and for columns that are missing or foreign to them."""
     versions = table["schema_version"].to_pylist() if "schema_version" in table.column_names else []
