@@ -15,6 +15,8 @@ from revelm.eval.pairing import Both, Paired
 from tests.unit.test_eval_metrics import sample
 from tests.unit.test_evaluation_page import HOSTILE, Page, written
 
+ONLY: dict[str, list[str]] = {"only_first": [], "only_second": ["math/<b>`x`"]}
+
 
 def enumerated(d: list[float]) -> float:
     """The share of all signs whose sum is at least as far from 0."""
@@ -145,9 +147,10 @@ def test_any_id_is_a_piece_of_code() -> None:
     some = [both("a`<b>\n\x1b[2J| c", [0], [1]), both("d", [1], [1])]
     entry = compared(some) | {"task": "t", "setting": "s", "p_holm": 1.0, "left_out": 0}
     entry["otherwise"] = {"decoding.rule": ["a|`b`", {"x": 1}]}
-    lines = comparison_markdown({"first": "x`", "second": "y", "comparisons": [entry]}).splitlines()
+    lines = comparison_markdown({"first": "x`", "second": "y", "comparisons": [entry], **ONLY}).splitlines()
     assert lines[:2] == ["- first: `x`", "- second: `y`"]
     assert "- t, s, won: `a <b> [2J| c`" in lines
+    assert "- only in the second: `math/<b> x`" in lines
     assert "- t, s, asked otherwise: `decoding.rule` `a| b` and `{'x': 1}`" in lines
 
 
@@ -157,7 +160,7 @@ def page(pairs: list[Paired]) -> str:
          "otherwise": {name: list(values) for name, values in one.otherwise.items()}}
         for one in pairs
     ]  # fmt: skip
-    return page_of({"first": HOSTILE[0], "second": HOSTILE[1], "comparisons": entries}, pairs)
+    return page_of({"first": HOSTILE[0], "second": HOSTILE[1], "comparisons": entries, **ONLY}, pairs)
 
 
 def test_the_page_shows_both_sides_and_runs_nothing() -> None:
@@ -176,6 +179,7 @@ def test_the_page_shows_both_sides_and_runs_nothing() -> None:
     assert "Second: 0 of 2 right" in text
     assert "not shown" not in text
     assert "2 left out" in text
+    assert "Only in the second: math/&lt;b&gt;`x`." in text
     assert f"{len(HOSTILE) + 1} shown" in text
     assert "default-src 'none'" in text
     text.encode("utf-8")
@@ -204,6 +208,19 @@ def test_results_go_where_they_are_wanted(tmp_path: Path) -> None:
         assert (tmp_path / "all" / f"comparison{suffix}").read_text() == (tmp_path / f"x{suffix}").read_text()
     with pytest.raises(ValueError, match=r"ends in \.md, \.json, \.html"):
         write_comparison(*folders, out=tmp_path / "x.txt")
+
+
+def test_settings_without_a_counterpart_are_named(tmp_path: Path) -> None:
+    """Catches a setting that one of the two does not have and that is silently missing from the table."""
+    for name, more in (("a", "x"), ("b", "y")):
+        (tmp_path / name).mkdir()
+        summary = written(tmp_path / name)
+        summary["settings"][more] = summary["settings"]["static"]
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+        (tmp_path / name / "samples" / f"{more}.jsonl").touch()
+    found = compare_evaluations(tmp_path / "a", tmp_path / "b")
+    assert [one["setting"] for one in found["comparisons"]] == ["static"]
+    assert [[told.rpartition("/")[2] for told in found[name]] for name in ONLY] == [["x"], ["y"]]
 
 
 def test_what_was_asked_otherwise_is_said(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_the_saved_recipe_asks_the_same(tmp_path: Any) -> None:
         ({"tasks": {}}, "task: required, but not given"),
         ({"task": "chain"}, "task: given beside tasks"),
         ({"tasks": {"../x": {}}}, "'../x' names files"),
+        ({"tasks": {"summary.json": {"task": "chain"}}}, r"'summary\.json' is a file of the evaluation"),
+        ({"resume": True}, "resume: goes on with what is in out; give --out as well"),
         ({"tasks": {"chain": {"settings": {"a/b": {}}}}}, r"tasks\.chain\.settings: 'a/b' names files"),
         ({"tasks": {"chain": {"pass_at": [4]}}}, "4 is more than samples_per_problem=3"),
         ({"tasks": {"chain": {"sed": 1}}}, r"tasks\.chain\.sed: unknown field; did you mean 'seed'"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from revelm.core.atomic import write_json_atomic, write_text_atomic
 from revelm.eval.paired import ROUNDING, difference, holm, paired_p
-from revelm.eval.pairing import Both, Paired, paired_evaluations
+from revelm.eval.pairing import Both, Paired, Pairing, paired_evaluations
 from revelm.eval.samples import Sample
 from revelm.eval.tables import table
 from revelm.viz.comparison_page import Differing, comparison_page
@@ -23,13 +23,14 @@ def compare_evaluations(first: Path, second: Path) -> dict[str, Any]:
 
     An entry: ``difference`` of accuracies {"mean", "low", "high", "n"} (n: problems that both answered), ``p``,
     ``p_holm``, the ids of problems ``won`` and ``lost`` (by ``second``), ``num_equal``, how many problems were
-    ``left_out`` because only one has them or they are asked otherwise, and what in the settings is ``otherwise``.
+    ``left_out`` because only one has them or they are asked otherwise, and what in the settings is ``otherwise``. Under
+    "only_first" and "only_second": tasks and settings without a counterpart.
     ValueError for a folder that is no finished evaluation, and where nothing is common.
     """
     return compared_pairs(first, second, paired_evaluations(first, second))
 
 
-def compared_pairs(first: Path, second: Path, pairs: Sequence[Paired]) -> dict[str, Any]:
+def compared_pairs(first: Path, second: Path, pairing: Pairing) -> dict[str, Any]:
     """What ``compare_evaluations`` says, of answers that were read."""
     entries = [
         {
@@ -39,11 +40,12 @@ def compared_pairs(first: Path, second: Path, pairs: Sequence[Paired]) -> dict[s
             "left_out": one.left_out,
             "otherwise": {name: list(values) for name, values in one.otherwise.items()},
         }
-        for one in pairs
+        for one in pairing.pairs
     ]
     for entry, corrected in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
         entry["p_holm"] = corrected
-    return {"first": str(first), "second": str(second), "comparisons": entries}
+    only = {"only_first": list(pairing.only_first), "only_second": list(pairing.only_second)}
+    return {"first": str(first), "second": str(second), "comparisons": entries, **only}
 
 
 def compared(problems: Sequence[Both], *, seed: int = 0) -> dict[str, Any]:
@@ -66,15 +68,17 @@ def write_comparison(first: Path, second: Path, *, out: Path | None) -> dict[str
     gets ``comparison.md``, ``.json`` and ``.html``. ValueError for another ending."""
     if out is not None and out.suffix not in ("", *SUFFIXES) and not out.is_dir():
         raise ValueError(f"--out {out}: expected a folder, or a file name that ends in {', '.join(SUFFIXES)}")
-    pairs = paired_evaluations(first, second)
-    found = compared_pairs(first, second, pairs)
+    pairing = paired_evaluations(first, second)
+    found = compared_pairs(first, second, pairing)
     if out is not None:
         is_file = out.suffix in SUFFIXES and not out.is_dir()
         for file in [out] if is_file else [out / f"{NAME}{suffix}" for suffix in SUFFIXES]:
             if file.suffix == ".json":
                 write_json_atomic(file, found)
             else:
-                write_text_atomic(file, comparison_markdown(found) if file.suffix == ".md" else page_of(found, pairs))
+                write_text_atomic(
+                    file, comparison_markdown(found) if file.suffix == ".md" else page_of(found, pairing.pairs)
+                )
     return found
 
 
@@ -101,9 +105,18 @@ def comparison_markdown(found: Mapping[str, Any]) -> str:
         notes += [f"- {name}, asked otherwise: {', '.join(told)}"] if told else []
     title = f"- first: {_code(found['first'])}\n- second: {_code(found['second'])}\n\n"
     title += "Accuracies in per cent; second minus first, with 95 % intervals over problems that both answered."
+    notes += [f"- {line}" for line in _left_out(found)]
+    return "\n\n".join([title, table(header, rows), *("\n".join(some) for some in (lists, notes) if some)])
+
+
+def _left_out(found: Mapping[str, Any]) -> Iterator[str]:
+    """What is in one of the two only."""
     left = sum(one["left_out"] for one in found["comparisons"])
-    note = [f"{left} problems are in one of the two only, or asked otherwise; they are left out."] if left else []
-    return "\n\n".join([title, table(header, rows), *("\n".join(some) for some in (lists, notes) if some), *note])
+    if left:
+        yield f"left out, as only one has them or they are asked otherwise: {left} problem{'s' if left > 1 else ''}"
+    for name, told in (("only_first", "only in the first"), ("only_second", "only in the second")):
+        if found[name]:
+            yield f"{told}: {', '.join(map(_code, found[name]))}"
 
 
 def _differing(pair: Paired) -> Iterator[Differing]:

@@ -9,6 +9,8 @@ from revelm.core.config import merge
 from revelm.core.validation import choices, dotted, validate
 from revelm.eval.config import EvalConfig, EvaluationSpec, Expected, SettingSpec, TaskEntry
 
+OWN_FILES = ("config.yaml", "state.json", "summary.json", "summary.md", "report.html")
+"""What is in the folder of an evaluation beside the folders of its tasks."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
@@ -32,8 +34,10 @@ def jobs_of(config: EvalConfig) -> list[Job]:
     """The tasks of ``config`` in its order.
 
     ValueError when it has none, or both ``task`` and ``tasks``; for names that cannot be those of files, for k of
-    pass@k that are more than the answers, and for expectations of settings that are not asked.
+    pass@k that are more than the answers, for expectations of settings that are not asked, and for a resume of nothing.
     """
+    if config.resume and config.out is None:
+        raise ValueError("resume: goes on with what is in out; give --out as well")
     if (config.task is None) == (not config.tasks):
         both = "given beside tasks; keep one" if config.tasks else "required, but not given; or name several in tasks"
         raise ValueError(f"task: {both}")
@@ -98,6 +102,8 @@ def _check(job: Job) -> None:
                 raise ValueError(
                     f"{what}: {name!r} names files; use letters, digits and . _ + -, beginning with a letter or digit"
                 )
+    if job.folder in OWN_FILES:
+        raise ValueError(f"tasks: {job.folder!r} is a file of the evaluation; give the task another name")
     for k in job.asked.pass_at:
         if k > job.asked.samples_per_problem:
             raise ValueError(

@@ -45,7 +45,16 @@ class Paired:
     otherwise: Mapping[str, tuple[Any, Any]]
 
 
-def paired_evaluations(first: Path, second: Path) -> list[Paired]:
+@dataclass(frozen=True)
+class Pairing:
+    """All that both have, and the tasks and settings ("task/setting") that ``only_first`` or ``only_second`` has."""
+
+    pairs: Sequence[Paired]
+    only_first: Sequence[str]
+    only_second: Sequence[str]
+
+
+def paired_evaluations(first: Path, second: Path) -> Pairing:
     """An entry for each task and setting with problems that both answered.
 
     ValueError for a folder that is no finished evaluation, and where nothing is common.
@@ -67,7 +76,8 @@ def paired_evaluations(first: Path, second: Path) -> list[Paired]:
             f"{first} and {second}: no problem was answered in both under a setting of the same name; "
             f"{_told(first, places[0])}; {_told(second, places[1])}"
         )
-    return found
+    keys = {(one.task, one.setting) for one in found}
+    return Pairing(found, *(["/".join(key) for key in some if key not in keys] for some in places))
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def comparison_page(found: Mapping[str, Any], differing: Sequence[Sequence[Diffe
         differing=views,
         shown=len(views),
         left=sum(map(len, differing)) - len(views),
+        only=[plain_text(", ".join(found[name])) for name in ("only_first", "only_second")],
     )
 
 
