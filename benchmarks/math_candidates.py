@@ -18,7 +18,9 @@ _PAIR = re.compile(r"([(\[])([^()\[\]]+),([^()\[\],]+)([)\]])")
 _LIST = re.compile(r"[^()\[\]{}=<>$]+(?:,[^()\[\]{}=<>$]+)+")
 _SUM = re.compile(r"([^-+()\[\]{},=<>$]+)\+([^-+()\[\]{},=<>$]+)")
 _FORMULA = re.compile(r"[^,=<>%$:]*")
-_NOT_FORMULA = re.compile(r"\\(?:text|mbox|begin|in|cup|[lg]eq?|infty|circ|pm)(?![a-zA-Z])|_\{?\d+\}?$|[A-Za-z]{3,}")
+_NOT_FORMULA = re.compile(
+    r" or |\\(?:text|mbox|begin|in|cup|[lg]eq?|infty|circ|pm)(?![a-zA-Z])|_\{?\d+\}?$|[A-Za-z]{3,}"
+)
 _NAMED = re.compile(r"[a-z](?:\([a-z]\))?\s*=([^=,]+)")
 _EQUATION = re.compile(r"([^=,<>$]*[xyz][^=,<>$]*)=([^=,<>$]+)")
 _MEASURED = re.compile(r"(-?[\d.]+)\s*\\(?:text|mbox)\{[^{}]+\}(?:\^\d)?\.?")
@@ -120,11 +122,13 @@ RIGHT: dict[str, Change] = {
     "as an inequality": lambda gold, _: _between(gold, "{1}{0}x{3}{2}"),
     "set of what holds": lambda gold, _: _between(gold, "\\{{x \\mid {1}{0}x{3}{2}\\}}"),
     "union turned": lambda gold, _: (
-        " \\cup ".join(gold.split("\\cup")[::-1]) if "\\cup" in gold and "=" not in gold and "in" not in gold else None
+        " \\cup ".join(gold.split("\\cup")[::-1])
+        if "\\cup" in gold and "=" not in gold and "\\in " not in gold
+        else None
     ),
     "signs spread": lambda gold, _: (
         f"{gold.replace(chr(92) + 'pm', '+')}, {gold.replace(chr(92) + 'pm', '-')}"
-        if gold.count("\\pm") == 1 and not re.search("[,;=({]", gold)
+        if gold.count("\\pm") == 1 and not re.search("[,;=(]", gold)
         else None
     ),
     "bmatrix": lambda gold, _: gold.replace("pmatrix", "bmatrix") if "pmatrix" in gold else None,

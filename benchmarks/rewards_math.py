@@ -39,7 +39,7 @@ _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 _FRACTION = re.compile(r"^(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}$")
 _FORMULA = re.compile(r"^[^,=<>%$]*$")
 _NO_FORMULA = re.compile(
-    r"\\(?:text|mbox|circ|begin|in|cup|[lg]eq?|infty)(?![a-zA-Z])|\\circ|_\{?\d+\}?$|^[A-Za-z ]{2,}$"
+    r" or |\\(?:text|mbox|circ|begin|in|cup|[lg]eq?|infty)(?![a-zA-Z])|\\circ|_\{?\d+\}?$|^[A-Za-z ]{2,}$"
 )
 
 

@@ -1,10 +1,10 @@
 """``python -m benchmarks.rewards_pool``: verdicts about mathematics on a quiet and on an overloaded machine.
 
 2,000 pairs of a reference and an answer, made of the golds in ``../shared/data``: as they are, spelt differently, with
-something added that means nothing, and another problem's; and some that no verifier should be given. They are judged by
-two workers on a quiet machine, then while eight spinning processes per two cores compete with them. The verdicts must
-be the same; pairs whose CPU time was within a factor of two of the limit are listed, since for those CPU time itself
-(caches, clock rates) decides. Two minutes on two cores.
+something added that means nothing (wrong where the gold is a number), and another problem's; and some that no verifier
+should be given. They are judged by two workers on a quiet machine, then while eight spinning processes per two cores
+compete with them. The verdicts must be the same; pairs whose CPU time was within a factor of two of the limit are
+listed, since for those CPU time itself (caches, clock rates) decides. Two minutes on two cores.
 """
 
 import argparse
