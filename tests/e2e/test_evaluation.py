@@ -68,7 +68,7 @@ def test_everything_is_kept(folder: Path) -> None:
     assert list(parity["settings"]["dynamic"]["pass_at_k"]) == ["1", "2", "4"]
     assert list(parity["settings"]["static"]["pass_at_k"]) == ["1"]
     assert parity["answers_per_problem"] == {"static": 1, "dynamic": 4}
-    assert "static: one answer to each problem instead of 4" in (whole / "summary.md").read_text()
+    assert "chain, static (instead of 2); parity, static (instead of 4)." in (whole / "summary.md").read_text()
     rows = read_samples(whole / "parity" / "samples" / "dynamic.jsonl")
     assert [(row.group, row.number) for row in rows] == [(group, number) for group in range(4) for number in range(4)]
     assert len({row.seed for row in rows}) == 16

@@ -10,7 +10,7 @@ import pytest
 
 from revelm.cli.evaluate import show
 from revelm.eval.metrics import summarise
-from revelm.eval.tables import summary_markdown
+from revelm.eval.tables import summary_markdown, table
 from revelm.viz.entry import plain_text
 from revelm.viz.evaluation_page import evaluation_page, finished_evaluation
 from tests.unit.test_eval_metrics import sample
@@ -84,6 +84,12 @@ def test_hostile_names_do_not_break_the_markdown(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "<img" not in text
     assert all(line.count("|") == text.splitlines()[5].count("|") for line in text.splitlines()[4:7])
+
+
+def test_numbers_stand_to_the_right() -> None:
+    """Catches names of settings, verdicts and sources that are set like numbers."""
+    rows = [["math", "static", "70.1 [66.0, 74.0]", "", "agrees"], ["code", "v2", "–", "+3.0", ""]]
+    assert table(["task", "setting", "a", "b", "c"], rows).splitlines()[1] == "| --- | --- | ---: | ---: | --- |"
 
 
 def test_plain_text_is_what_can_stand_in_a_file() -> None:

@@ -134,8 +134,8 @@ def show(summary: Mapping[str, Any], form: str) -> None:
             console.print(table)
             for line in further_lines(result):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for line in single_answers(summary):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if told := single_answers(summary):
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def further_lines(result: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Numbers = Mapping[str, Any]
+_NUMERIC = "0123456789+-–"
+"""How the cells of a column of numbers begin."""
 
 
 def results_of(summary: Numbers) -> dict[str, Numbers]:
@@ -26,17 +28,15 @@ def summary_markdown(summary: Numbers) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def single_answers(summary: Numbers) -> list[str]:
-    """A sentence for each task about the settings under which there was one answer to each problem instead of more."""
-    lines = []
-    for task, result in results_of(summary).items():
-        several = result["samples_per_problem"]
-        names = [name for name, num in result.get("answers_per_problem", {}).items() if num < several]
-        if names:
-            lines.append(
-                f"{task}, {', '.join(names)}: one answer to each problem instead of {several}, as all would be the same"
-            )
-    return lines
+def single_answers(summary: Numbers) -> str:
+    """A sentence about the settings under which there was one answer to each problem instead of more; "" for none."""
+    few = [
+        f"{task}, {setting} (instead of {result['samples_per_problem']})"
+        for task, result in results_of(summary).items()
+        for setting, num in result.get("answers_per_problem", {}).items()
+        if num < result["samples_per_problem"]
+    ]
+    return f"One answer to each problem, as all would be the same: {'; '.join(few)}." if few else ""
 
 
 def share(numbers: Numbers) -> str:
@@ -47,8 +47,10 @@ def share(numbers: Numbers) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text; numbers to the right of the first column that is one."""
-    lines = [header, ["---"] + ["---:" if i else "---" for i in range(1, len(header))], *rows]
+    """A table of text; columns of numbers are aligned to the right."""
+    columns = [[row[i] for row in rows if row[i]] for i in range(len(header))]
+    sides = ["---:" if cells and all(cell[0] in _NUMERIC for cell in cells) else "---" for cells in columns]
+    lines = [header, sides, *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
@@ -62,7 +64,7 @@ def _side_by_side(summary: Numbers) -> str:
         rows.append([task, asked, *cells])
     parts = ["Accuracy in per cent, with 95 % intervals clustered by problem.",
              table(["task", "problems × answers", *settings], rows)]  # fmt: skip
-    return "\n\n".join(parts + [f"{line[0].upper()}{line[1:]}." for line in single_answers(summary)])
+    return "\n\n".join(part for part in (*parts, single_answers(summary)) if part)
 
 
 def _details(summary: Numbers) -> str:
