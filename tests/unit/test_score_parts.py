@@ -89,6 +89,8 @@ def test_a_question_says_what_an_answer_is(tmp_path: Path) -> None:
     """Catches verdicts that differ from those of the task."""
     row = {"prediction": "\\boxed{25\\%}", "reference": "25"}
     assert judged(written(tmp_path, [row, {**row, "question": "What percentage of them is red?"}])) == [0.0, 1.0]
+    copied = {"prediction": "\\boxed{x^2-1}", "reference": "(x-1)(x+1)"}
+    assert judged(written(tmp_path, [copied, {**copied, "problem": "Factor $x^2-1$."}])) == [1.0, 0.0]
 
 
 def test_nothing_is_lost_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """Whether an answer has the form that a regular expression describes.
 
-Expressions are Python's, in which ``.`` stands for line breaks as well. They are searched in the trainer's own process
-and without a limit of time: one whose repetitions are nested, such as ``(a+)+b``, can take for ever.
+Expressions are Python's, in which ``.`` stands for line breaks as well. One whose repetitions are nested, such as
+``(a+)+b``, can take for ever: whoever asks with answers of a model does so in a worker process.
 """
 
 import re

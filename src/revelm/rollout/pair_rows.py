@@ -77,10 +77,9 @@ class MathRows(PairRows):
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1 if the prediction means what the reference means, as an answer to the question, if there is one."""
-        reference, closeness = final_reference(problem.reference), closeness_of(problem.question)
-        return score_math(
-            completion.text, reference or problem.reference, sources=_SOURCES[self.answer], closeness=closeness
-        )
+        asked, reference = problem.question, final_reference(problem.reference) or problem.reference
+        sources, closeness = _SOURCES[self.answer], closeness_of(asked)
+        return score_math(completion.text, reference, sources=sources, closeness=closeness, question=asked)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ from typing import Any
 from revelm.core.errors import RunError
 from revelm.core.registry import build
 from revelm.core.types import Completion, Problem, Score
+from revelm.rewards.answer_format import Format
+from revelm.rewards.regex_match import Regex
 from revelm.rewards.reward import BatchReward, Judged, Ratings, Reward, SeededReward
 from revelm.rollout.collect import Answer
+from revelm.rollout.guarded_patterns import has_pattern, rate_patterns
 from revelm.rollout.reward_functions import Function
 from revelm.rollout.reward_source import Rewarded, RewardResult
 from revelm.tasks.task import Task
@@ -112,6 +115,8 @@ def ratings_of(name: str, reward: Reward | BatchReward, answers: Sequence[Judged
     """What a reward says about every answer, checked."""
     if isinstance(reward, BatchReward):
         found = reward.rate_all(answers)
+    elif isinstance(reward, Regex | Format) and has_pattern(reward):
+        found = rate_patterns(reward, answers)
     else:
         found = Ratings(tuple(reward.rate(answer) for answer in answers))
     if len(found.values) != len(answers) or len(found.details) not in (0, len(answers)):

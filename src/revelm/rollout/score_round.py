@@ -70,6 +70,7 @@ class ScoreRound:
     def settle(self, place: int, message: dict[str, Any], *, cpu: float, wall: float) -> None:
         """What a worker said about an item, and the seconds it took. ValueError when it is no score."""
         self._mean_seconds += 0.1 * (max(wall, 1e-6) - self._mean_seconds)
+        self._failed_starts = 0
         where = f"task {self._name!r}, problem {self._items[place][0].id!r}"
         if "raised" in message:
             raise ValueError(f"{where}: its verdict raised {message['raised']}; verdicts never raise")
@@ -99,7 +100,7 @@ class ScoreRound:
             self._waiting.appendleft(place)
 
     def count_failed_start(self, how: str) -> None:
-        """A worker ended before it began. RunError when that happens too often."""
+        """A worker ended before it began. RunError when that happens too often with nothing judged in between."""
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             raise RunError(f"task {self._name!r}: its reward workers do not start ({how}); see above what they printed")
