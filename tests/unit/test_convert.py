@@ -1,8 +1,6 @@
 """Conversion: what is asked for changes, everything else stays byte for byte, and nothing half-done is left behind."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from revelm.models.translate import compatible
 from revelm.trainers import sft
 from revelm.trainers.config import SFTConfig
 from tests.families import CONFIGS, official, save_family, tiny
+from tests.file_limit import largest_file
 
 CHAIN = {"kind": "chain", "num_train": 20, "num_test": 2, "num_operations": [2, 2]}
 TARGETS = {"qwen2": "dream", "qwen3": "sdar", "qwen3_moe": "sdar_moe", "llama": "llada"}
@@ -290,20 +289,18 @@ def test_what_fits_what(name: str, changes: dict[str, Any], fitting: list[str]) 
     assert set(TARGETS) <= set(names("models"))
 
 
-def test_out_must_be_free_and_stays_so(tmp_path: Path) -> None:
+def test_out_must_be_free_and_stays_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a conversion that overwrites, or leaves half a checkpoint after a failure."""
     start = save_family("sdar", tmp_path / "start")
     with pytest.raises(ValueError, match="is there already"):
         convert(start, start, Conversion())
     (tmp_path / "empty").mkdir()
     convert(start, tmp_path / "empty", Conversion())
-    words = ["convert", str(start), str(tmp_path / "full")]
-    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
-    program = f"import resource, sys; from revelm.cli.main import main; {limit}; sys.exit(main({words}))"
-    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
-    assert failed.returncode == 2, failed.stderr
-    assert "File too large" in failed.stderr
-    assert len(failed.stderr.splitlines()) == 1
+    with largest_file(20_000):
+        assert main(["convert", str(start), str(tmp_path / "full")]) == 2
+    said = capsys.readouterr().err
+    assert "File too large" in said
+    assert len(said.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "start"]
 
 
