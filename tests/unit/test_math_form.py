@@ -39,6 +39,7 @@ from revelm.tasks.math import Math
         (r"2\sqrt{3}", r"\lfloor 2.5 \rfloor \sqrt{3}"),
         ("4x+18", "5x+6-x+12"),
         ("x^2+1", "x^2+1+0"),
+        ("x^2+1", "(x^2+1+0)"),
     ],
 )
 def test_an_expression_is_no_number_yet(reference: str, answer: str) -> None:
@@ -91,6 +92,8 @@ def test_a_tolerance_takes_expressions() -> None:
         ("Expand $(x-1)(x+1)$.", "x^2-1", "(x-1)(x+1)", "copied"),
         ("Expand $(x-1)(x+1)$.", "x^2-1", "(1+x)(x-1)", "not expanded"),
         ("Expand $(x-1)(x+1)$.", "x^2-1", "-1+x^2", "equal"),
+        ("Expand $(x-1)(x+1)$.", "x^2-1", "(x^2-1)", "equal"),
+        ("Factor $x^2-1$.", "(x-1)(x+1)", "(-1+x^2)", "not factored"),
         (r"Simplify \[\sqrt{37-20\sqrt3}.\]", r"5-2\sqrt3", r"\sqrt{37-20\sqrt3}", "copied"),
         (r"Rationalise $\frac{21}{\sqrt{21}}$", r"\sqrt{21}", r"\frac{21}{\sqrt{21}}", "copied"),
         (r"Let $f(x) = 2x+1$. What is $f$?", "1+2x", "2x+1", "equal"),

@@ -45,9 +45,27 @@ def has_only_kinds_of(reference: str, answer: str) -> bool:
 
 def has_no_more_terms(reference: str, answer: str) -> bool:
     """Whether an answer has its terms collected, as far as both are sums of terms without brackets."""
+    reference, answer = without_brackets(reference), without_brackets(answer)
     if _NO_POLYNOMIAL.search(reference) or _NO_POLYNOMIAL.search(answer):
         return True
     return len(terms(answer)) <= len(terms(reference))
+
+
+def without_brackets(spelled: str) -> str:
+    """A formula without parentheses around all of it."""
+    text = spelled.strip()
+    while text.startswith("(") and text.endswith(")") and _is_closed_last(text):
+        text = text[1:-1].strip()
+    return text
+
+
+def _is_closed_last(text: str) -> bool:
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return place == len(text) - 1
+    return False
 
 
 def terms(spelled: str) -> list[str]:

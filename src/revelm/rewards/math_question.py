@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 
 from revelm.rewards.math_answer import is_equal
-from revelm.rewards.math_form import terms
+from revelm.rewards.math_form import terms, without_brackets
 from revelm.rewards.math_parts import parts_of
 from revelm.rewards.math_quantity import read_quantity
 from revelm.rewards.math_text import key, spell
@@ -78,4 +78,4 @@ def _is_number(answer: str) -> bool:
 
 def _bare(text: str) -> str:
     """The last side of a spelling, without blanks and without brackets around all of it."""
-    return key(spell(_SIDES.split(text)[-1]))
+    return without_brackets(key(spell(_SIDES.split(text)[-1])))

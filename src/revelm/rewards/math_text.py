@@ -216,7 +216,7 @@ def _outside(text: str) -> str:
 def _formula_in_text(text: str) -> str:
     r"""A formula that is all there is in ``\text{}``; words and numbers of things stay there."""
     found = _WHOLE_TEXT.fullmatch(text)
-    return found[1].strip() if found and re.search(r"\d", found[1]) and not _WORD.search(found[1]) else text
+    return found[1].strip() if found and re.search(r"[\d=+^]|^-", found[1]) and not _WORD.search(found[1]) else text
 
 
 def _closes_last(text: str, start: int) -> bool:
