@@ -52,6 +52,8 @@ def only(task: Math | MultipleChoice) -> Problem:
         ({"problem": "q", "solution": "it is \\boxed{-b+2}, or \\boxed{2-b}"}, "2-b"),
         ({"problem": "q", "solution": "first \\boxed{1}, so the answer is \\boxed{3}"}, "3"),
         ({"problem": "q", "solution": "$x = 9$, so it is $\\boxed 9$."}, "9"),
+        ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "7"}}, "7"),
+        ({"prompt": "other", "extra_info": {"question": "q"}, "reward_model": {"ground_truth": "7"}}, "7"),
     ],
 )
 def test_answers_are_found_where_data_sets_have_them(tmp_path: Path, row: dict[str, Any], reference: str) -> None:
@@ -171,6 +173,10 @@ def test_training_leaves_out_what_the_test_asks(tmp_path: Path) -> None:
         ([{"question": ["a"], "answer": "1"}], r"field 'question': expected text, not \['a'\]"),
         ([{"question": "a", "answer": None}], r"field 'answer': expected text, not None"),
         ([{"question": "a", "answer": True}], r"field 'answer': expected text, not True"),
+        (
+            [{"prompt": [{"role": "system", "content": "a"}], "answer": "1"}],
+            r"field 'prompt': expected one turn of the",
+        ),
         ([{"question": "a", "answer": {"v": 1}}], r"field 'answer': expected text"),
         ([{"question": "a", "answer": []}], r"field 'answer': expected text, not \[\]"),
         ([{"question": "a", "answer": [None]}], r"field 'answer': expected text, not None"),

@@ -48,6 +48,13 @@ def test_options_of_gpqa_are_shuffled_once_and_for_all(tmp_path: Path) -> None:
         )
 
 
+def test_options_of_gpqa_may_be_numbers(tmp_path: Path) -> None:
+    """Catches typed files whose options are numbers, not texts."""
+    row = {**gpqa_row(), "Correct Answer": 0.5, "Incorrect Answer 1": 3.0}
+    (problem,) = build("tasks", {"kind": "gpqa", "data": write(tmp_path, [row])}).problems("test")
+    assert {"0.5", "3"} < set(problem.info["options"])
+
+
 def test_gpqa_is_asked_for_one_letter() -> None:
     """Catches letters that do not belong to the options shown, and a hedge that is paid."""
     task = build("tasks", {"kind": "gpqa", "data": "sample"})

@@ -76,7 +76,7 @@ class GPQA:
 
     def _problem(self, row: Row, name: str) -> Problem:
         question = row.text("Question")
-        options = [row.text("Correct Answer"), *(row.text(field) for field in _WRONG)]
+        options = [row.number_or_text(field) for field in ("Correct Answer", *_WRONG)]
         shown, letter = arranged(options, 0, seed=derive_seed(self.name, "options", self.seed, question))
         group = row.optional_text("High-level domain")
         return Problem(name, question, letter, {"options": shown, **({"group": group} if group else {})})

@@ -1,6 +1,7 @@
 r"""Rows of mathematical data sets as problems: where the question, the answer and the solution stand.
 
-A row has a question (``question`` or ``problem``, in small letters or with a capital) and an answer: the first of
+A row has a question (``question`` or ``problem``, in small letters or with a capital, or else what verl's rows have:
+``extra_info.question``, or a ``prompt`` of one turn) and an answer: the first of
 ``ground_truth_answer``, ``answer``, ``final_answer``, ``expected_answer``, ``reward_model.ground_truth``, from which a
 worked solution in front of ``####``, or around the last box, is taken off; or a ``solution``, whose last box counts, or
 the boxes that it joins with "and" or "or". What a ``context`` says stands before the question.
@@ -10,16 +11,18 @@ else the field or the course); ``tolerance``, by how much a number may differ fr
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from revelm.core.types import Problem
-from revelm.data.rows import Row
+from revelm.data.rows import Row, shortened
 from revelm.rewards.final_answer import final_answer
 from revelm.rewards.math_answer import is_equal
 from revelm.tasks.problem_files import find_fields
 
 QUESTIONS = ("question", "problem")
+PROMPTS = ("extra_info.question", "prompt")
 ANSWERS = (
     "ground_truth_answer",
     "answer",
@@ -44,7 +47,7 @@ def math_problem(
     ``tolerance``: a field that says by how much a number may be off, where the data set has one.
     Raises ValueError, with the row and the field, for what is missing, empty or of another type.
     """
-    question_field = _field(row, question, QUESTIONS)
+    asked = _question(row, question)
     answer_field = _field(row, answer, ANSWERS)
     raw = row.number_or_text(answer_field)
     is_worked = _WORKED in raw or answer_field.lower() == "solution"
@@ -56,7 +59,7 @@ def math_problem(
         info["group"] = group
     if tolerance is not None and (allowed := row.optional_text(tolerance)):
         info["tolerance"] = _tolerance(row, tolerance, allowed)
-    asked = "\n".join(part for part in (row.optional_text("context"), row.text(question_field)) if part)
+    asked = "\n".join(part for part in (row.optional_text("context"), asked) if part)
     return Problem(name, asked, _reference(row, answer_field, raw), info)
 
 
@@ -82,6 +85,19 @@ def _group(row: Row) -> str | None:
     if level is not None:
         return f"level {level}"
     return next((value.strip() for name in GROUPS if isinstance(value := row.get(name), str) and value.strip()), None)
+
+
+def _question(row: Row, given: str | None) -> str:
+    """What is asked; of verl's rows ``extra_info.question``, which has no instruction yet, or else the ``prompt``."""
+    named = given or any(row.has(name) for name in (*QUESTIONS, *map(str.capitalize, QUESTIONS)))
+    fallback = None if named else next((name for name in PROMPTS if row.get(name)), None)
+    field = fallback or _field(row, given, QUESTIONS)
+    chat = row.get(field)
+    if field != PROMPTS[-1] or not isinstance(chat, list):
+        return row.text(field)
+    if len(chat) != 1 or not isinstance(chat[0], Mapping) or chat[0].get("role") != "user":
+        raise row.error(field, f"expected one turn of the user, not {shortened(chat)}; name a text in question_field")
+    return replace(row, fields={f"{field}.0.content": chat[0].get("content")}).text(f"{field}.0.content")
 
 
 def _field(row: Row, given: str | None, usual: Sequence[str]) -> str:
