@@ -1,8 +1,12 @@
 """What holds for every test: one thread per process, and property tests that judge results, never the clock."""
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
+import pytest
+
+from tests.processes import Processes
 
 # Before anything imports torch; `make test` sets the same, a bare `pytest` gets it here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,3 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 hypothesis.settings.register_profile("revelm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("revelm")
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Processes]:
+    """Two processes that are one world: to start them takes seconds, so every test of two has the same ones."""
+    with Processes(2) as processes:
+        yield processes

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-PATIENCE = 120.0
+PATIENCE = 900.0
 PRELOADED = [
     "revelm.trainers.rl",
     "revelm.trainers.sft",

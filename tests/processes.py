@@ -2,28 +2,36 @@
 
 import multiprocessing
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any
 
-PATIENCE = 90.0
+PATIENCE = 600.0
 
 
 class Processes:
-    """``size`` processes that are one ``World``. A context manager; a hang or an error ends them."""
+    """``size`` processes that are one ``World``, started when they are first needed. A context manager; a hang or an
+    error ends them, and the next work starts others."""
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self.size = size
+        self.ends: list[Connection] = []
+        self.processes: list[SpawnProcess] = []
+        self.store: Any = None
+
+    def start(self) -> None:
+        """Start them. They meet at a store of this process, so nobody can take their port before they are there."""
+        from torch.distributed import TCPStore
+
+        context, size = multiprocessing.get_context("spawn"), self.size
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         pipes = [context.Pipe() for _ in range(size)]
         self.ends = [mine for mine, _ in pipes]
         self.processes = [
-            context.Process(target=_serve, args=(rank, size, port, theirs), daemon=True)
+            context.Process(target=_serve, args=(rank, size, self.store.port, theirs), daemon=True)
             for rank, (_, theirs) in enumerate(pipes)
         ]
         for process in self.processes:
@@ -38,9 +46,14 @@ class Processes:
         for process in self.processes:
             process.terminate()
             process.join()
+        for end in self.ends:
+            end.close()
+        self.processes, self.ends, self.store = [], [], None
 
     def run(self, work: Callable[..., Any], *args: Any) -> list[Any]:
         """What ``work(world, *args)`` returns in each, by rank; an AssertionError with the first traceback."""
+        if not self.processes:
+            self.start()
         for end in self.ends:
             end.send((work, args))
         found: dict[int, Any] = {}
@@ -48,8 +61,11 @@ class Processes:
             waiting = [end for rank, end in enumerate(self.ends) if rank not in found]
             ready = wait(waiting, PATIENCE)
             for end in ready:
-                is_good, result = end.recv()
                 rank = self.ends.index(end)
+                try:
+                    is_good, result = end.recv()
+                except EOFError:
+                    is_good, result = False, "it is gone"
                 found[rank] = result
                 if not is_good:
                     self.__exit__(None, None, None)
@@ -68,6 +84,7 @@ def _serve(rank: int, size: int, port: int, end: Connection) -> None:
         "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     import torch
 

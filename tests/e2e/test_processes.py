@@ -18,7 +18,7 @@ from revelm.trainers.config import SFTConfig
 from tests.tiny_checkpoint import save_tiny
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 900.0
 
 
 def recipe(folder: Path, name: str, **train: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Whole runs of several processes: they learn what one process learns, from the same answers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.tiny_checkpoint import save_tiny
 TASK = "tests.toy_tasks:Parity"
 SHARDS = {"steps": 5, "max_positions": 200, "strategy": "fsdp"}
 TIMES = ("seconds", "tokens_per_second", "padding")
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Processes]:
-    """Two processes."""
-    with Processes(2) as processes:
-        yield processes
 
 
 @pytest.fixture(scope="module")

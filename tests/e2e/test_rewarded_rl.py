@@ -221,7 +221,7 @@ def told_to_run(world: World, values: dict[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-def test_a_judge_that_dies_under_two_processes(model: Path, tmp_path: Path) -> None:
+def test_a_judge_that_dies_under_two_processes(pair: Processes, model: Path, tmp_path: Path) -> None:
     """Catches a process that waits for one whose judge is gone, steps lost with it, answers judged by both or without
     their group, and counts of one process."""
     is_down, out = True, tmp_path / "two"
@@ -231,7 +231,7 @@ def test_a_judge_that_dies_under_two_processes(model: Path, tmp_path: Path) -> N
         is_for_second = "q1" in str(body["messages"]) or "q4" in str(body["messages"])
         return Response(b"", status=401) if is_down and is_second_step and is_for_second else opinion(body, number)
 
-    with fake_judge(dies) as server, Processes(2) as pair:
+    with fake_judge(dies) as server:
         precise = {"model": {"path": str(model), "dtype": "float64"}, "train": {"steps": 4, "max_positions": 100}}
         values = rl_values(model, out, **judged(server)) | precise
         ends = pair.run(told_to_run, values)

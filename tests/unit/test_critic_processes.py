@@ -1,6 +1,5 @@
 """The critic under two processes: whole or in shards, own or shared backbone, the numbers are those of one process."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,6 @@ from tests.processes import Processes
 OBJECTIVE = TraceRL()
 SHARES = ((0, 1, 2), (3, 4))
 OWNER = (0, 1, 1, 0, 0)  # of every answer among two processes: the second has none of the second share
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Processes]:
-    with Processes(2) as found:
-        yield found
 
 
 def trained(world: World, backbone: str, strategy: Strategy) -> list[dict[str, float]]:

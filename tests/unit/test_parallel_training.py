@@ -1,6 +1,5 @@
 """Two processes and one: the same gradients, losses, numbers, answers and checkpoints, however work is divided."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,6 @@ SPARSE = (
     ("moe_intermediate_size", 12),
     ("norm_topk_prob", True),
 )
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Processes]:
-    """Two processes, started once."""
-    with Processes(2) as processes:
-        yield processes
 
 
 def words(world: World) -> tuple[Any, ...]:

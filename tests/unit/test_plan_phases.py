@@ -1,7 +1,6 @@
 """The memory plan of runs with several models, phases, stages or processes, against the real ones."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -39,12 +38,6 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ("rollout.num_slots=8", "rollout.problems_per_step=4", "rollout.group_size=4", "rollout.max_new_tokens=16")
 ROLLOUT = ["rollout forward", "rollout sampling"]
 POLICY = ["policy head", "policy layers", "policy update"]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Processes]:
-    with Processes(2) as found:
-        yield found
 
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8, "vocab_size": 30_000}

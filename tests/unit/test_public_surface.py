@@ -39,7 +39,7 @@ print(json.dumps([code, out.getvalue(), loaded]))
 
 def fresh(program: str) -> Any:
     """The JSON that ``program`` prints last, run in an interpreter that has imported nothing yet."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

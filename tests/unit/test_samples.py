@@ -38,7 +38,7 @@ class Process:
     def gather(self, value: Any) -> list[Any]:
         """What all had, by rank."""
         self.table[self.rank] = value
-        self.meeting.wait(60)
+        self.meeting.wait(600)
         return [self.table[i] for i in range(self.size)]
 
     def together(self) -> AbstractContextManager[None]:
