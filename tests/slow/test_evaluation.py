@@ -83,5 +83,5 @@ def test_kills_at_random_moments_change_nothing(folder: Path, tmp_path: Path) ->
 def test_intervals_hold_the_truth() -> None:
     """Catches intervals of accuracies and of pass@k that cover less than 93 % where problems differ in difficulty, or
     where a few are always solved among hopeless ones."""
-    short = [row for row in measured(rounds=200) if row.worst < 0.895]  # 0.93 less two standard errors
+    short = [row for row in measured(rounds=120) if row.worst < 0.883]  # 0.93 less two standard errors
     assert short == []
