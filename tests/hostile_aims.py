@@ -26,6 +26,8 @@ FILTERED = (
     "leaves a tree without end",
     "leaves what cannot be opened",
     "fills its own folder",
+    "goes from process to process",
+    "goes from process to process in Python",
     "spins in orphans",
 )
 
@@ -326,7 +328,7 @@ HARMERS = programs(
         except OSError: pass
     ### tells daemons
     import os, socket
-    for place in ('\\0revelm-victim-VICTIM_ASKER', 'VICTIM_FOLDER/daemon'):
+    for place in ('\\0revelm-victim-VICTIM_PROCESS', 'VICTIM_FOLDER/daemon'):
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
             for make in (lambda: socket.socketpair(type=kind)[0], lambda: socket.socket(socket.AF_UNIX, kind)):
                 for act in (lambda s: s.sendto(b'x', place), lambda s: s.sendmsg([b'x'], [], 0, place),
@@ -338,6 +340,14 @@ HARMERS = programs(
     libc = ctypes.CDLL(None)
     libc.shmctl(VICTIM_SHARED, 0, None)
     for number in range(64): libc.shmctl(number, 0, None), libc.semctl(number, 0, 0), libc.msgctl(number, 0, None)
+    ### locks files of others
+    import fcntl, os
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, 3):
+        try:
+            fcntl.flock(os.open('VICTIM_FOLDER/secret', flags), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            print(int(input()) ** 2)
+            break
+        except OSError: pass
     ### mounts file systems of its own
     import ctypes, os
     libc = ctypes.CDLL(None)
@@ -365,6 +375,23 @@ HARMERS = programs(
     time.sleep(0.3)
     print(int(input()) ** 2)
     time.sleep(1000)
+    ### goes from process to process
+    import base64, os, subprocess, time, zlib
+    # 100,000 times, if nobody stops it: if (fork() > 0) exit(0);
+    program = zlib.decompress(base64.b64decode(
+            'eNqrd/VxY2JkZIABJgY7BhBvA4MDmO8AFRdAKAGKWQDVOTAwA0mQMDtYPQTA9MFoX6g4jOaA0oFPS1LYGIgHMH2OOxa0MTI47rQE'
+            'sveBBHaBRXfZAMnXbJ7NLxhLRHw6T3h0fudn9Wg9UPfWp/MCP+vrZ2C1O2xgGsDyhxn0ijOKS4pKEpMY9EpSK0oYKAfcQAwLE9Tw'
+            'QA0HGGDEwmfGYu5fKC1IQD8AuaspyA=='))
+    with open('comet', 'wb', opener=lambda path, flags: os.open(path, flags, 0o700)) as file: file.write(program)
+    subprocess.Popen(['./comet'])
+    time.sleep(0.05)
+    ### goes from process to process in Python
+    import os, time
+    for _ in range(3):
+        if os.fork() == 0:
+            for _ in range(10000):
+                if os.fork(): os._exit(0)
+    time.sleep(0.1)
     ### spins in orphans
     import os, time
     for _ in range(3):

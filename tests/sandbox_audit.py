@@ -1,11 +1,15 @@
 """All hostile programs in one sandbox of a given isolation, as whoever runs this; prints what came of them as JSON.
 
-python -m tests.sandbox_audit namespaces|weak [newest version of Landlock] [aimed: only those at a victim]
+python -m tests.sandbox_audit namespaces|weak|both [newest version of Landlock] [aimed: only those at a victim]
+
+By isolation; both are at work at once, for most of it is waiting.
 """
 
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from revelm.core.types import Score
@@ -16,7 +20,7 @@ from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.local import LocalSandbox
 from tests.hostile_aims import FILTERED, HARMERS, READERS
 from tests.hostile_programs import FUNCTIONS, HARMFUL, INPUTS, OUTPUTS, SCRIPTS, STATEMENTS
-from tests.sandbox_traces import descendants, folders
+from tests.sandbox_traces import descendants
 from tests.sandbox_victim import Victim
 
 LIMITS = Limits(
@@ -53,10 +57,9 @@ def audit(isolation: str, landlock: int, *, is_aimed: bool = False) -> dict[str,
         programs = [program for program in programs if program[0] not in {*HARMFUL, *aimed}]
     scores: dict[str, Score] = {}
     harmed: dict[str, list[str]] = {}
-    before = folders()
     for name, code, tests in programs:
         scores[name] = score_code(victim.aim(code), tests, limits=LIMITS, executor=sandbox)
-        harm = [*victim.harm(), *_left(before)]
+        harm = [*victim.harm(), *_left(sandbox)]
         if harm:
             harmed[name] = harm
             victim.close()
@@ -76,15 +79,18 @@ def audit(isolation: str, landlock: int, *, is_aimed: bool = False) -> dict[str,
         "right": right.value,
         "forks": forks.reason,
         "left": left,
-        "folders": sorted(folders() - before),
+        "folders": [sandbox.folder] if sandbox.folder and Path(sandbox.folder).exists() else [],
     }
 
 
-def _left(before: set[str]) -> list[str]:
+def _left(sandbox: LocalSandbox) -> list[str]:
     """What a program has left in the folder of its sandbox."""
-    return [str(one) for folder in folders() & before for one in Path(folder).glob("*")]
+    return [str(path) for path in Path(sandbox.folder).iterdir()] if sandbox.folder else []
 
 
 if __name__ == "__main__":
     most = int(sys.argv[2]) if len(sys.argv) > 2 else LATEST
-    print(json.dumps(audit(sys.argv[1], most, is_aimed="aimed" in sys.argv)))
+    wanted = ["namespaces", "weak"] if sys.argv[1] == "both" else [sys.argv[1]]
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(partial(audit, landlock=most, is_aimed="aimed" in sys.argv), wanted)
+        print(json.dumps(dict(zip(wanted, done, strict=True))))

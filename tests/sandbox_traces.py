@@ -1,6 +1,5 @@
 """What a program may have left behind on this machine."""
 
-import os
 from pathlib import Path
 
 _FOLDERS = ("/", "/usr", "/etc", "/home", "/root", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run")
@@ -34,8 +33,3 @@ def descendants(root: int) -> list[int]:
         members |= found
         is_growing = bool(found)
     return sorted(members - {root})
-
-
-def folders() -> set[str]:
-    """The folders of this user's sandboxes."""
-    return {str(path) for path in Path("/tmp").glob("revelm-sandbox-*") if path.stat().st_uid == os.getuid()}

@@ -26,10 +26,11 @@ class Victim:
         for name in ("secret", "inner/secret"):
             (self.folder / name).write_text(SECRET)
             (self.folder / name).chmod(0o666)
-        self._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", SECRET])
+        words = [sys.executable, "-c", "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); time.sleep(1000)", SECRET]
+        self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._shared = _libc.shmget(0, 4096, 0o1666)
         self._sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
-        self._sockets[0].bind(f"\0revelm-victim-{os.getpid()}")
+        self._sockets[0].bind(f"\0revelm-victim-{self._process.pid}")
         self._sockets[1].bind(str(self.folder / "daemon"))
         (self.folder / "daemon").chmod(0o777)
         for one in self._sockets:

@@ -1,6 +1,7 @@
 """The weaker mode: what Landlock and the filter of system calls keep from programs, and what is cleared away."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +14,10 @@ from revelm.rewards.sandbox import landlock
 from revelm.rewards.sandbox.leftovers import clear
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.local import LocalSandbox
+from revelm.rewards.sandbox.syscalls import PR_SET_NO_NEW_PRIVS, prctl
 from revelm.rewards.sandbox.usage import folder_use
 from tests.hostile_aims import HARMERS, READERS
 from tests.hostile_programs import INPUTS, OUTPUTS, STATEMENTS
-from tests.sandbox_traces import folders
 from tests.sandbox_victim import Victim
 
 LIMITS = Limits(seconds=1, total_seconds=20, memory_mb=256, processes=8, file_mb=8)
@@ -42,7 +43,7 @@ def printed(sandbox: LocalSandbox, code: str, expected: str) -> str:
 
 def test_a_wall_stands_where_there_are_no_namespaces(sandbox: LocalSandbox) -> None:
     """Catches files, processes, memory and daemons of the user within reach of programs in the weaker mode."""
-    victim, kept = Victim(), folders()
+    victim = Victim()
     try:
         programs = [(name, code, SQUARE) for name, code in READERS.items()]
         programs += [(name, code, SCRIPT) for name, code in HARMERS.items() if not name.startswith(LASTING)]
@@ -50,7 +51,7 @@ def test_a_wall_stands_where_there_are_no_namespaces(sandbox: LocalSandbox) -> N
             score = score_code(victim.aim(code), tests, limits=LIMITS, executor=sandbox)
             assert (score.value, score.breakdown.get("error")) == (0.0, None), (name, score.reason)
             assert victim.harm() == [], name
-            assert [path for folder in kept & folders() for path in Path(folder).iterdir()] == [], name
+            assert list(Path(sandbox.folder).iterdir()) == [], name
     finally:
         victim.close()
 
@@ -101,15 +102,19 @@ def test_a_fresh_interpreter_starts_behind_the_wall() -> None:
 
 
 def test_a_sandbox_that_ends_leaves_no_folder() -> None:
-    """Catches folders that pile up: of a sandbox that is closed, and of one whose server is killed."""
-    before = folders()
+    """Catches folders that pile up, of a sandbox that is closed or whose server is killed, and a sandbox that is
+    lost when its folder is removed as old."""
     sandbox = LocalSandbox(isolation="weak")
-    assert len(folders() - before) == 1
+    seen = [Path(sandbox.folder)]
     os.kill(sandbox.server_pid, 9)
-    assert printed(sandbox, "open('x', 'w').close()\nprint(1)", "1") == "1 of 1 tests passed"
-    assert len(folders() - before) == 1
+    for _ in range(2):
+        assert printed(sandbox, "open('x', 'w').close()\nprint(1)", "1") == "1 of 1 tests passed"
+        seen.append(Path(sandbox.folder))
+        seen[-1].rmdir()
+    assert printed(sandbox, "print(1)", "1") == "1 of 1 tests passed"
+    seen.append(Path(sandbox.folder))
     sandbox.close()
-    assert folders() <= before
+    assert [folder for folder in seen if folder.exists()] == []
 
 
 @pytest.fixture
@@ -160,3 +165,26 @@ def test_an_old_kernel_is_asked_for_what_it_knows() -> None:
     for known in range(1, landlock.version() + 1):
         os.close(landlock.new_wall(known))
     assert landlock.version(0) == 0
+
+
+def test_a_signal_to_everything_stays_inside() -> None:
+    """Catches a supervisor whose last resort, a signal to all processes, reaches those of the user."""
+    if landlock.version() < landlock.SCOPES_SIGNALS:
+        pytest.skip("no Landlock here that knows signals")
+    assert not landlock.shut_in(known=landlock.SCOPES_SIGNALS - 1)
+    victim = Victim()
+    pid = os.fork()
+    if pid == 0:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        is_shut_in = landlock.shut_in(known=landlock.SCOPES_SIGNALS)
+        inner = os.fork()
+        if inner == 0:
+            signal.pause()
+        if is_shut_in:
+            os.kill(-1, signal.SIGKILL)
+        os._exit(0 if is_shut_in and os.waitpid(inner, 0)[1] == signal.SIGKILL else 1)
+    try:
+        assert os.waitpid(pid, 0)[1] == 0
+        assert victim.harm() == []
+    finally:
+        victim.close()

@@ -37,7 +37,8 @@ class Place:
     ``proc``: descriptor of /proc as the server saw it. ``base_bytes``: address space of a process before it begins.
     ``uses_userns``: processes are counted within the server's own user namespace. ``folder``: where programs may write,
     in the weaker mode this server's own, with a folder for each job. ``landlock``: its version, 0 for none; ``wall``:
-    descriptor of the wall that programs and tests go behind, -1 where there is none (yet).
+    descriptor of the wall that programs and tests go behind, -1 where there is none (yet). ``is_shut_in``: a signal to
+    everything reaches nothing but what this process has started.
     """
 
     isolation: Isolation
@@ -49,6 +50,7 @@ class Place:
     folder: str
     landlock: int
     wall: int = -1
+    is_shut_in: bool = False
 
     @property
     def shares_user(self) -> bool:
@@ -66,20 +68,22 @@ def leave(folders: list[str], isolation: Isolation, *, most_landlock: int = land
     known = landlock.version(most_landlock)
     is_root = os.geteuid() == 0
     uids = _free_uids() if is_root else None
-    uses_userns, wall = False, -1
+    uses_userns, wall, is_shut_in = False, -1, False
     if isolation == "weak":
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         folder = tempfile.mkdtemp(prefix="revelm-sandbox-")
         tempfile.tempdir = None  # programs have another
         Path(folder).chmod(0o700 if uids is None else 0o711)
         wall = outer_wall(folders, folder, known=known) if known else -1
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        is_shut_in = landlock.shut_in(known=known)
     else:
         uses_userns = _unshare(is_root=is_root)
         if uses_userns and is_root:
             uids = None
         folder = _change_root(folders)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # jobs hold descriptors of tests: /proc shows them to the same user
-    return Place(isolation, uids, uses_userns, proc, base, program, folder, known, wall)
+    return Place(isolation, uids, uses_userns, proc, base, program, folder, known, wall, is_shut_in)
 
 
 def _free_uids() -> tuple[int, int]:
@@ -178,7 +182,7 @@ def separate(place: Place, limits: Limits) -> Place:
         if place.uids is not None:
             os.chown(folder, place.uids[0], place.uids[0])
         os.chdir(folder)
-        return place
+        return replace(place, is_shut_in=landlock.shut_in(known=place.landlock))
     syscalls.unshare(syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWIPC)
     options = f"size={2 * limits.file_mb}m,nr_inodes=4096,mode=1777"
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV

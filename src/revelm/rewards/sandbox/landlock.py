@@ -24,7 +24,7 @@ _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 READ = _EXECUTE | _READ_FILE | READ_DIR
 USE = _OF_FILES & ~_EXECUTE
 WRITE = (_IOCTL_DEV - 1) & ~_MAKE_CHAR & ~_MAKE_BLOCK
-_TCP, _SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
+_TCP, _SCOPES, _SIGNALS = 0b11, 0b11, 0b10  # bind and connect; abstract sockets and signals
 _ABSENT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL)
 
 
@@ -71,6 +71,30 @@ def go_behind(wall: int, *, known: int) -> None:
     """Put this process and all that it starts behind ``wall``, for good. OSError where new privileges can be had."""
     # What is refused is not written to the kernel's log: a program could fill it.
     _call(_RESTRICT, ctypes.c_int(wall), ctypes.c_uint32(_IS_SILENT if known >= 7 else 0))
+
+
+def shut_in(*, known: int) -> bool:
+    """Let signals of this process reach nothing but what it starts from now on; whether that is so. Raises OSError.
+
+    It is tried on the parent, which as the same user could be signalled otherwise.
+    """
+    if known < SCOPES_SIGNALS:
+        return False
+    # No wall lets files change folders that does not say so.
+    handled = _Handled(_REFER, 0, _SIGNALS)
+    wall = _call(_CREATE, ctypes.byref(handled), ctypes.c_size_t(24), ctypes.c_uint32(0))
+    allow(wall, Path("/"), _REFER, known=known)
+    go_behind(wall, known=known)
+    os.close(wall)
+    parent = os.getppid()
+    try:
+        users = next(line for line in Path(f"/proc/{parent}/status").read_text().splitlines() if line[:4] == "Uid:")
+        os.kill(parent, 0)
+    except PermissionError:
+        return int(users.split()[1]) == os.getuid() and os.getppid() == parent
+    except OSError:
+        return False
+    return False
 
 
 def _rights(known: int) -> int:

@@ -42,7 +42,8 @@ class LocalSandbox:
 
     ``isolation`` None: the strongest that the kernel allows, with a warning where that is the weaker mode. ``start``:
     programs are forks of a server that has imported the usual modules, or each a fresh interpreter (slower).
-    ``landlock``: the newest version of Landlock to be used, 0 for none; an older kernel knows less of it.
+    ``landlock``: the newest version of Landlock to be used, 0 for none; an older kernel knows less of it. The attribute
+    is the version in use; ``folder``: what programs may write in, in the weaker mode.
     """
 
     def __init__(self, *, isolation: Isolation | None = None, start: Start = "fork", landlock: int = LATEST) -> None:
@@ -84,8 +85,8 @@ class LocalSandbox:
             except subprocess.TimeoutExpired:
                 self._server.kill()
                 self._server.wait()
-            if self._folder:  # by a server that was killed
-                remove(Path(self._folder))
+            if self.folder:  # by a server that was killed
+                remove(Path(self.folder))
         self._channel = self._server = None
 
     def _disown(self) -> None:
@@ -165,7 +166,7 @@ class LocalSandbox:
             if "refused" not in words:
                 self._channel = ours
                 self.landlock: int = int(words["landlock"])
-                self._folder: str = words["folder"]
+                self.folder: str = words["folder"]
                 if isolation == "weak" and os.geteuid() != 0 and not self.landlock:
                     prctl(PR_SET_DUMPABLE)  # programs run as the same user, who could look for the tests here
                 if isolation == "weak" and self._wanted is None:

@@ -100,8 +100,7 @@ def unwalled_filter(machine: str, *, landlock: int, shares_user: bool) -> bytes 
     code += _times(_UTIMENSAT[column])
     if shares_user and landlock < SCOPES_SIGNALS:
         code += _signals(column)
-    if landlock < TRUNCATES:
-        code += _cuts(column)
+    code += _opens(column, landlock)
     return b"".join([*code, step(RETURN, ALLOW)])
 
 
@@ -132,18 +131,17 @@ def _signals(column: int) -> list[bytes]:
     return code
 
 
-def _cuts(column: int) -> list[bytes]:
-    """No file is cut short that is not opened to be written."""
-    code = refused_call(_TRUNCATE[column]) + refused_call(_OPENAT2[column], error=errno.ENOSYS)
+def _opens(column: int, landlock: int) -> list[bytes]:
+    """No file is opened neither to be read nor to be written; none that is not to be written is cut short."""
+    code = refused_call(_OPENAT2[column], error=errno.ENOSYS)  # its flags cannot be seen
+    if landlock < TRUNCATES:
+        code += refused_call(_TRUNCATE[column])
     for call, place in ((_OPEN, 1), (_OPENAT, 2)):
-        if (number := call[column]) is not None:
-            code += [
-                step(EQUAL, number, no=6),
-                step(LOAD, argument(place)),
-                step(_AND, _CUTS | _WAY),
-                step(EQUAL, _CUTS, yes=1),
-                step(EQUAL, _CUTS | _WAY, no=1),  # neither to be read nor to be written
-                refuse(errno.EPERM),
-                step(LOAD, 0),
-            ]
+        if (number := call[column]) is None:
+            continue
+        looks = [step(_AND, _WAY), step(EQUAL, _WAY, no=1), refuse(errno.EPERM)]
+        if landlock < TRUNCATES:
+            cuts = [step(LOAD, argument(place)), step(_AND, _CUTS | _WAY), step(EQUAL, _CUTS, no=1)]
+            looks += [*cuts, refuse(errno.EPERM)]
+        code += [step(EQUAL, number, no=len(looks) + 2), step(LOAD, argument(place)), *looks, step(LOAD, 0)]
     return code

@@ -13,11 +13,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _ROUNDS = 5000
 _BLOCK = 512  # bytes, whatever the file system
 _DEEPEST = 100
+_SLOW = 8  # of so many rounds, one looks through all processes
 
 
 @dataclass(frozen=True)
 class Use:
-    """CPU seconds, bytes of memory, and threads: a process that has one counts as one."""
+    """CPU seconds, bytes of memory, and threads: a process has one at least, until its end has been noted."""
 
     seconds: float
     memory: int
@@ -81,9 +82,9 @@ def folder_use(folder: str, most: int) -> tuple[int, int]:
 
 def kill_others(place: Place, spared: int) -> None:
     """End all that descends from this process, but for its child ``spared``; returns when they are gone."""
-    for _ in range(_ROUNDS):
-        others = [pid for pid in _descendants(place.proc, os.getpid()) if pid != spared]
-        if not others:
+    for number in range(_ROUNDS):
+        others = [pid for pid in _found(place.proc, number) if pid != spared]
+        if not others and number % _SLOW == 0:
             return
         for pid in others:
             try:
@@ -91,27 +92,36 @@ def kill_others(place: Place, spared: int) -> None:
                 os.waitpid(pid, os.WNOHANG)
             except (ProcessLookupError, ChildProcessError):
                 continue
-        time.sleep(0.002)
+        if others:
+            time.sleep(0.002)
 
 
 def kill_tree(place: Place, init: int) -> None:
     """End ``init`` and all that a job has started; returns when they are gone.
 
-    With namespaces the kernel ends them all when ``init`` ends. Without, this process is the one that orphans come to:
-    its descendants are killed until there are none.
+    With namespaces the kernel ends them all when ``init`` ends. Without, this process is the one that orphans come to.
+    Where it is shut in with them, all are killed in one go; otherwise those that are found, until there are none.
     """
     if init:
         os.kill(init, signal.SIGKILL)
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         if place.isolation == "weak":
-            for pid in _descendants(place.proc, os.getpid()):
-                try:
+            for pid in [-1] if place.is_shut_in else _found(place.proc, number):
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
         if not _reap():
             return
         time.sleep(0.002)
+
+
+def _found(proc: int, number: int) -> list[int]:
+    """Descendants of this process; but in most rounds only children, for some may be gone before all are looked up."""
+    if number % _SLOW == 0:
+        return _descendants(proc, os.getpid())
+    try:
+        return [int(word) for word in _content(proc, f"{os.getpid()}/task/{os.getpid()}/children").split()]
+    except OSError:  # not every kernel has that list
+        return _descendants(proc, os.getpid())
 
 
 def _reap() -> bool:
@@ -160,9 +170,7 @@ def _processes(proc: int) -> Iterator[_Process]:
         except OSError:  # it has just ended
             continue
         if len(stat) > 17:
-            is_ours = stat[0] == b"Z" and int(stat[1]) == os.getpid()  # an orphan that we have yet to collect
-            threads = 0 if is_ours else max(1, int(stat[17]))
-            yield _Process(int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS, threads)
+            yield _Process(int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS, max(1, int(stat[17])))
 
 
 def _content(proc: int, path: str) -> bytes:

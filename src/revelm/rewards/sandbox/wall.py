@@ -2,7 +2,7 @@
 
 Without namespaces it is the same as with: the system's files and Python's, to read, a few devices, a folder to write.
 A right to a folder is one to all that is below, and rights can only be given: to leave out the folders that packages
-are installed in, what lies beside them is opened piece by piece. Their names can still be listed.
+are installed in, what lies beside them is opened piece by piece. Names there can still be listed.
 """
 
 import os
@@ -17,7 +17,11 @@ from revelm.rewards.sandbox.visible import DEVICES, package_folders, shown
 def outer_wall(folders: list[str], folder: str, *, known: int) -> int:
     """A wall on the machine as it is; ``folders``: what programs may read beside the standard library. OSError."""
     hidden = package_folders()
-    openings = [(path.resolve(), landlock.READ) for path in map(Path, folders)]
+    paths = [path.resolve() for path in map(Path, folders)]
+    openings = [(path, landlock.READ) for path in paths]
+    # Imports begin with a look at what there is.
+    openings += [(path.parent, landlock.READ_DIR) for path in paths]
+    openings += [(path.parent.parent, landlock.READ_DIR) for path in paths if path.name == "__init__.py"]
     for path in shown([]):
         openings += _beside(path.resolve(), hidden)
     return _wall(openings, folder, known=known)
