@@ -35,6 +35,13 @@ REASONS = {
     "form: asserts at its end": "examples are left out",
     "script: leaves with a status": "a script has to leave with status 0",
     "returns: nothing for something": "to numpy an empty array is close to every number; here it is not",
+    "returns: None for false": "to numpy None is close to an empty list; here it is not",
+}
+# Problems whose published tests are put right, by the end of their names.
+PROBLEMS = {
+    "HumanEvalPlus-OriginFmt:HumanEval/32": "as published, no program passes",
+    "MbppPlus-OriginFmt:255": "inputs with results of millions of values are left out",
+    **{f"MbppPlus-OriginFmt:{number}": "as published, every program passes" for number in (737, 787, 794)},
 }
 CASES = ("both pass", "both fail", "ours alone passes", "plain alone passes", "out of time")
 References = Sequence[tuple[Problem, str, str]]
@@ -106,6 +113,7 @@ def table(pairs: Sequence[Pair]) -> list[str]:
 def disagreements(pairs: Sequence[Pair]) -> list[str]:
     """A line for each program that one of the two accepts, for no reason that is known."""
     found = [pair for pair in pairs if pair.case.endswith("alone passes") and pair.item.kind not in REASONS]
+    found = [pair for pair in found if not pair.item.name.endswith(tuple(PROBLEMS))]
     return [f"- {p.item.kind}: {p.item.name}: {p.case} ({(p.ours or p.plain)[:160]})" for p in found]
 
 
