@@ -122,9 +122,7 @@ RIGHT: dict[str, Change] = {
     "as an inequality": lambda gold, _: _between(gold, "{1}{0}x{3}{2}"),
     "set of what holds": lambda gold, _: _between(gold, "\\{{x \\mid {1}{0}x{3}{2}\\}}"),
     "union turned": lambda gold, _: (
-        " \\cup ".join(gold.split("\\cup")[::-1])
-        if "\\cup" in gold and "=" not in gold and "\\in " not in gold
-        else None
+        " \\cup ".join(gold.split("\\cup")[::-1]) if "\\cup" in gold and not re.search(r"[=$]|\\in ", gold) else None
     ),
     "signs spread": lambda gold, _: (
         f"{gold.replace(chr(92) + 'pm', '+')}, {gold.replace(chr(92) + 'pm', '-')}"
