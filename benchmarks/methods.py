@@ -19,6 +19,7 @@ from rich.table import Table
 
 from revelm.core.atomic import write_json_atomic
 from revelm.core.config import merge
+from revelm.eval.beta import t_quantile
 from revelm.trainers import quickstart, rl, sft
 from revelm.trainers.run_log import METRICS
 
@@ -30,7 +31,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "TraceRL, all but first": {"objective": {"kind": "benchmarks.first_block:FirstBlockOnly", "is_inverted": True}},
     "TraceRL, shuffled rewards": {"objective": {"kind": "trace_rl"}, "rewards": "shuffled"},
 }
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantiles of Student's t by number of seeds
 
 
 def run_seed(task: str, seed: int, out: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def benchmark(*, task: str = "chain", seeds: tuple[int, ...] = (0, 1, 2), out: s
 def spread(values: list[float]) -> tuple[float, float]:
     """Mean over seeds and half the width of its 95 % interval (Student's t)."""
     x = np.array(values)
-    half = T_95.get(len(x), 1.96) * float(x.std(ddof=1)) / len(x) ** 0.5 if len(x) > 1 else float("nan")
+    half = t_quantile(len(x) - 1) * float(x.std(ddof=1)) / len(x) ** 0.5 if len(x) > 1 else float("nan")
     return float(x.mean()), half
 
 

@@ -7,6 +7,7 @@ from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_measure import Closeness
 from revelm.rewards.math_score import score_math
 from revelm.tasks.math import Math
+from revelm.tasks.math500 import Math500
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,30 @@ from revelm.tasks.math import Math
 def test_an_expression_is_no_number_yet(reference: str, answer: str) -> None:
     """Catches a copy of what was to be computed, and the same with a name, a unit or brackets around it."""
     assert not is_equal(reference, answer)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [("6", "1+2+3"), ("(6,2)", "(1+2+3, 2)"), ("120", "5!"), (r"\frac{1}{2}", r"\cos 60^\circ"), ("x^2+1", "x^2+1+0")],
+)
+def test_unworked_answers_are_right_on_request_as_for_graders_of_published_scores(reference: str, answer: str) -> None:
+    """Catches scores that cannot be compared with published ones, and a request that accepts what is not equal."""
+    lenient = Closeness(accepts_unworked=True)
+    assert is_equal(reference, answer, closeness=lenient)
+    assert not is_equal(reference, f"{answer}+1", closeness=lenient)
+
+
+def test_tasks_take_formulas_of_the_question_on_request() -> None:
+    """Catches a field of the tasks that reaches only half of the rules."""
+    problem = Problem("1", "Factor $x^2-1$.", "(x-1)(x+1)")
+    copied, wrong = (Completion(text=rf"\boxed{{{formula}}}") for formula in ("x^2-1", "x^2+1"))
+    for task, lenient in (
+        (Math(), Math(accepts_unworked=True)),
+        (Math500("sample"), Math500("sample", accepts_unworked=True)),
+    ):
+        assert task.score(problem, copied).reason.startswith("copied")
+        assert lenient.score(problem, copied).value == 1.0
+        assert lenient.score(problem, wrong).value == 0.0
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,12 @@ def test_scripts_run_as_scripts_do(sandbox: LocalSandbox) -> None:
         thread.start()
         """
     assert by_output(sandbox, deep, "", "20000").value == 1.0
+    stack = """
+        import resource
+        resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(1)
+        """
+    assert by_output(sandbox, stack, "", "1").value == 1.0
     assert by_output(sandbox, "import atexit\natexit.register(print, 2)\nprint(1)", "", "1\n2").value == 1.0
     place = "import os, sys\nprint(len(os.environ), os.listdir('.'), sys.argv[1:], os.path.exists('/home'))"
     assert by_output(sandbox, place, "", "0 [] [] False").value == 1.0

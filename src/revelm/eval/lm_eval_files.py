@@ -61,7 +61,7 @@ def judge_humaneval(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) ->
     tests, start = entry_tests(Row("humaneval", 1, None, doc)), str(doc["prompt"])
     scores = []
     for text in results[0]:
-        program, fitting = fitted(code_answer(text) or text, tests, start=start)
+        program, fitting = fitted(code_answer(text, tests.names or ()) or text, tests, start=start)
         scores.append(score_code(program, fitting))
     return {
         "pass@1": sum(score.value for score in scores) / len(scores),

@@ -21,12 +21,14 @@ _LARGEST_POWER = 5000
 class Closeness:
     """How near a number must come: within ``absolute`` or ``relative`` times the reference; 0: exactly.
 
-    ``is_percent``: the question asks for a percentage, so that 50 % answers a reference of 50.
+    ``is_percent``: the question asks for a percentage, so that 50 % answers a reference of 50. ``accepts_unworked``: an
+    expression with the value of the reference is as good as the value (``math_form``).
     """
 
     absolute: float = 0.0
     relative: float = 0.0
     is_percent: bool = False
+    accepts_unworked: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a tolerance that is negative or not a number."""
@@ -52,7 +54,10 @@ def same_measured(reference: str, answer: str, closeness: Closeness, *, is_worke
     if "percent" in (first.unit, second.unit):
         return _same_percents(first, second, closeness)
     return units_agree(first.unit, second.unit) and _same_bodies(
-        first.body, second.body, closeness, is_worked_out=is_worked_out and not closeness.is_loose
+        first.body,
+        second.body,
+        closeness,
+        is_worked_out=is_worked_out and not (closeness.is_loose or closeness.accepts_unworked),
     )
 
 

@@ -34,7 +34,8 @@ def score_math(
     if verdict == "different" and 1 < len(answer.parts) <= _MAX_REPEATED:
         is_repeated = all(compare(reference, part, closeness=closeness) == "equal" for part in answer.parts)
         verdict = "equal" if is_repeated else verdict
-    undone = left_undone(question, reference, answer.text) if verdict == "equal" else None
+    is_asked = verdict == "equal" and not closeness.accepts_unworked
+    undone = left_undone(question, reference, answer.text) if is_asked else None
     correct = float(verdict == "equal" and undone is None)
     reason = undone or verdict
     if correct == 0.0 and reason != "timed out":
@@ -42,9 +43,12 @@ def score_math(
     return Score(correct, {"correct": correct, "has_box": has_box}, reason=reason)
 
 
-def closeness_of(question: str, *, absolute: float = 0.0, relative: float = 0.0) -> Closeness:
+def closeness_of(
+    question: str, *, absolute: float = 0.0, relative: float = 0.0, accepts_unworked: bool = False
+) -> Closeness:
     """How near an answer to ``question`` must come: where it asks for a percentage, 25 % answers a reference of 25."""
-    return Closeness(absolute, relative, is_percent=asks_for_percentage(question))
+    is_percent = asks_for_percentage(question)
+    return Closeness(absolute, relative, is_percent=is_percent, accepts_unworked=accepts_unworked)
 
 
 def _shown(text: str) -> str:

@@ -32,7 +32,8 @@ class Math:
     ``levels``: those of the training problems, where the rows have levels; the test asks all.
     ``question_field``, ``answer_field``: the columns, where they have other names than the usual ones; ``id_field``:
     a column that names the problems (default: their number). ``max_bad_rows``: rows of a file that may be left out
-    because they cannot be used. ``instruction``: what follows each question.
+    because they cannot be used. ``instruction``: what follows each question. ``accepts_unworked``: as for benchmarks
+    (``math_benchmark``).
     """
 
     data: str | None = None
@@ -44,6 +45,7 @@ class Math:
     max_bad_rows: int = 0
     levels: tuple[int, ...] | None = None
     instruction: str = INSTRUCTIONS["boxed"]
+    accepts_unworked: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range."""
@@ -82,7 +84,8 @@ class Math:
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""
         asked = problem.question
-        return score_math(completion.text, problem.reference, closeness=closeness_of(asked), question=asked)
+        closeness = closeness_of(asked, accepts_unworked=self.accepts_unworked)
+        return score_math(completion.text, problem.reference, closeness=closeness, question=asked)
 
     def answer(self, problem: Problem, completion: Completion) -> str | None:
         """What the last box holds, in one spelling; see `AnswerTask.answer`."""

@@ -39,12 +39,14 @@ class MathBenchmark(ABC):
     """A benchmark of mathematics.
 
     ``data``: the test, as a file or a data set of the hub; None: its public copy on the hub; "sample": a few problems
-    of our own. ``style``: how it is asked. ``instruction``: other words for it.
+    of our own. ``style``: how it is asked. ``instruction``: other words for it. ``accepts_unworked``:
+    ``1+2+3`` for 6, or a formula of the question, is right as well, as for the graders of most published scores.
     """
 
     data: str | None = None
     style: Style = "boxed"
     instruction: str | None = None
+    accepts_unworked: bool = False
 
     @property
     @abstractmethod
@@ -80,7 +82,8 @@ class MathBenchmark(ABC):
         """
         text = opening_of(self.prompt(problem)) + completion.text
         asked = problem.question
-        score = score_math(text, problem.reference, closeness=closeness_of(asked), question=asked)
+        closeness = closeness_of(asked, accepts_unworked=self.accepts_unworked)
+        score = score_math(text, problem.reference, closeness=closeness, question=asked)
         tolerance = problem.info.get("tolerance")
         if tolerance is None or score.value or not _is_near(problem.reference, text, tolerance):
             return score

@@ -227,7 +227,6 @@ def _set_limits(place: Place, limits: Limits) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
-        resource.RLIMIT_STACK: _STACK,
     }
     if place.uids is not None or place.uses_userns:
         wanted[resource.RLIMIT_NPROC] = limits.processes + shared
@@ -235,3 +234,11 @@ def _set_limits(place: Place, limits: Limits) -> None:
         hard = resource.getrlimit(name)[1]
         allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(name, (allowed, allowed))
+    _set_stack()
+
+
+def _set_stack() -> None:
+    """A program may raise the limit of its stack, as scripts of contests do: what bounds it is the address space."""
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    soft = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
