@@ -271,6 +271,8 @@ def test_a_sample_is_its_code_block_or_goes_on_where_the_prompt_ends() -> None:
     """Catches a chat's answer that is read as the rest of the function, and samples of which one is judged."""
     good, rest = "Here it is:\n```python\ndef twice(x):\n    return x + x\n```\nDone.", "    return 2 * x\n"
     assert judge_humaneval(HUMANEVAL[0], [[good, rest, "    return x", "no"]])["pass@1"] == 0.5
+    used = good + "\nUse it so:\n```python\nprint(twice(2))\n```"
+    assert judge_humaneval(HUMANEVAL[0], [[used]])["pass@1"] == 1.0
 
 
 def test_humaneval_asks_chats_in_our_words(tmp_path: Path) -> None:

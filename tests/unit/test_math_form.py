@@ -62,11 +62,9 @@ def test_unworked_answers_are_right_on_request_as_for_graders_of_published_score
 def test_tasks_take_formulas_of_the_question_on_request() -> None:
     """Catches a field of the tasks that reaches only half of the rules."""
     problem = Problem("1", "Factor $x^2-1$.", "(x-1)(x+1)")
-    copied, wrong = (Completion(text=rf"\boxed{{{formula}}}") for formula in ("x^2-1", "x^2+1"))
-    for task, lenient in (
-        (Math(), Math(accepts_unworked=True)),
-        (Math500("sample"), Math500("sample", accepts_unworked=True)),
-    ):
+    copied, wrong = (Completion(rf"\boxed{{{formula}}}", 3, 1, "stop") for formula in ("x^2-1", "x^2+1"))
+    for make in (Math, Math500):
+        task, lenient = make(), make(accepts_unworked=True)
         assert task.score(problem, copied).reason.startswith("copied")
         assert lenient.score(problem, copied).value == 1.0
         assert lenient.score(problem, wrong).value == 0.0

@@ -53,12 +53,9 @@ def same_measured(reference: str, answer: str, closeness: Closeness, *, is_worke
     first, second = split_units(reference, answer)
     if "percent" in (first.unit, second.unit):
         return _same_percents(first, second, closeness)
-    return units_agree(first.unit, second.unit) and _same_bodies(
-        first.body,
-        second.body,
-        closeness,
-        is_worked_out=is_worked_out and not (closeness.is_loose or closeness.accepts_unworked),
-    )
+    is_demanded = is_worked_out and not closeness.is_loose and not closeness.accepts_unworked
+    is_same_unit = units_agree(first.unit, second.unit)
+    return is_same_unit and _same_bodies(first.body, second.body, closeness, is_worked_out=is_demanded)
 
 
 def _same_percents(reference: Measured, answer: Measured, closeness: Closeness) -> bool:
