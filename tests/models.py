@@ -54,7 +54,7 @@ def sharp_model(block_size: int = 4, *, seed: int = 0, vocab_size: int = VOCAB) 
     return sharpened(new_model(config, seed=seed).double())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def declared_model(attention: str, *, is_shifted: bool = False, block_size: int = 4) -> LanguageModel:
     """A sharp float64 model declared to be of another kind. Shared: do not change it."""
     model = sharpened(new_model(tiny_config(block_size=block_size), seed=0).double())

@@ -19,13 +19,13 @@ from revelm.decoding.sampling import Sampling
 from revelm.decoding.sequential import Sequential
 from revelm.engine.cached import CachedBlocks
 from revelm.engine.engine import Engine
-from revelm.engine.reference import decode_naively
 from revelm.engine.request import Request
 from revelm.engine.run import Run, Update
 from revelm.engine.slots import Paused
 from revelm.models.language_model import LanguageModel
 from revelm.trajectories.record import NEVER, Event, Trajectory
 from tests.models import EOS, RULES, SETTINGS, assert_same, declared_model, prompt_of
+from tests.oracle import oracle
 
 EVERY_RULE: tuple[Rule, ...] = (
     *RULES,
@@ -65,7 +65,7 @@ def case(number: int, *, is_shifted: bool = False) -> Case:
     stops = tuple(range(number % 3, EOS, 11)) if number % 3 else ()
     fixed = {"rule": EVERY_RULE[number % len(EVERY_RULE)], "max_new_tokens": int(rng.integers(1, 16))}
     sampling = Sampling(**fixed, seed=number, stop_ids=stops, **FILTERS[int(rng.integers(len(FILTERS)))])
-    return Case(prompt, sampling, decode_naively(shifted(is_shifted=is_shifted), prompt, sampling))
+    return Case(prompt, sampling, oracle(shifted(is_shifted=is_shifted), prompt, sampling))
 
 
 def assert_same_events(found: Sequence[Event], expected: Sequence[Event]) -> None:

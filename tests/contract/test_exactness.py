@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from revelm.core.registry import build
 from revelm.decoding.dynamic import Dynamic
 from revelm.decoding.joint import Joint
 from revelm.decoding.sampling import Sampling
@@ -50,7 +51,7 @@ CANVASES: dict[str, dict[str, Any]] = ANYWHERE | {
 WAYS = [
     (name, way)
     for name in diffusion_families()
-    for way in (BLOCKS if tiny(name).family.attention == "block" else CANVASES)
+    for way in (BLOCKS if build("models", name).attention == "block" else CANVASES)
 ]
 
 

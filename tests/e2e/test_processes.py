@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from revelm.cli.main import main
 from revelm.core.config import parse_config
+from revelm.parallel.world import World
 from revelm.trainers import sft
 from revelm.trainers.config import SFTConfig
+from tests.processes import Processes
 from tests.tiny_checkpoint import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +113,16 @@ def test_stopped_together(tmp_path: Path, number: signal.Signals) -> None:
     assert [row["step"] for row in rows(run)] == list(range(1, done + 2))
 
 
-def test_a_mistake_is_told_and_ends_all(tmp_path: Path) -> None:
+def told(world: World, words: list[str]) -> tuple[int, str]:
+    """The exit code of ``revelm WORDS``, and what it says."""
+    with redirect_stderr(StringIO()) as said:
+        return main(words), said.getvalue()
+
+
+def test_a_mistake_is_told_and_ends_all(pair: Processes, tmp_path: Path) -> None:
     """Catches processes that go on waiting for one that has found the recipe wrong."""
-    process = torchrun(recipe(tmp_path, "bad"), "model.block_size=8")
-    assert "model.block_size: 8, but the checkpoint" in finished(process, code=1)
+    file = tmp_path / "bad.yaml"
+    file.write_text(json.dumps(recipe(tmp_path, "bad")))
+    for code, said in pair.run(told, ["sft", str(file), "model.block_size=8"]):
+        assert code == 2
+        assert "model.block_size: 8, but the checkpoint" in said

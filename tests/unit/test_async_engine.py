@@ -35,7 +35,7 @@ def served(work: Callable[[AsyncEngine], Awaitable[T]], **settings: Any) -> T:
         async with AsyncEngine(Engine(model, num_slots=4, limits=limits, **settings)) as engine:
             return await work(engine)
 
-    result = asyncio.run(asyncio.wait_for(main(), timeout=60))
+    result = asyncio.run(asyncio.wait_for(main(), timeout=600))
     assert all(thread.name != "revelm-engine" for thread in threading.enumerate())
     return result
 
@@ -251,7 +251,7 @@ def test_closing_answers_everyone() -> None:
                 await call
         await engine.aclose()
 
-    asyncio.run(asyncio.wait_for(main(), timeout=60))
+    asyncio.run(asyncio.wait_for(main(), timeout=600))
     assert all(thread.name != "revelm-engine" for thread in threading.enumerate())
 
 
@@ -272,7 +272,7 @@ def test_one_engine_serves_several_event_loops_and_outlives_them() -> None:
     for one in threads:
         one.start()
     for one in threads:
-        one.join(timeout=60)
+        one.join(timeout=600)
     abandoned.cancel()
     loop.run_until_complete(asyncio.gather(abandoned, return_exceptions=True))
     loop.close()
@@ -307,7 +307,7 @@ def test_a_loop_that_is_gone_does_not_stop_the_engine() -> None:
         await engine.aclose()
         return found[0], left
 
-    found, left = asyncio.run(asyncio.wait_for(afterwards(), timeout=60))
+    found, left = asyncio.run(asyncio.wait_for(afterwards(), timeout=600))
     assert (found.stop_length, left) == (200, 0)
     loop.is_gone = False
     call.cancel()

@@ -12,8 +12,8 @@ from revelm.decoding.rule import Rule
 from revelm.decoding.sampling import Sampling
 from revelm.decoding.static import Static
 from revelm.engine.engine import Engine
-from revelm.engine.reference import decode_naively
 from tests.models import assert_same, declared_model, mixed_requests, prompt_of, sharp_model
+from tests.oracle import oracles
 
 CASES: list[tuple[Rule, int]] = [
     *((rule, 4) for rule in (Static(1), Static(3), Dynamic(0.3), Dynamic(0.9))),
@@ -28,20 +28,20 @@ def test_every_baseline_equals_the_oracle(rule: Rule, block_size: int) -> None:
     model = sharp_model(block_size)
     prompts, settings = mixed_requests(rule, range(1, 2 * block_size + 2))
     settings = [replace(s, repetition_penalty=1.0) for s in settings]
-    oracle = [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
+    answers = oracles(model, prompts, settings)
     found = {
         "batches of 5": BatchLoop(model, batch_size=5).generate(prompts, settings),
         "one batch": BatchLoop(model, batch_size=len(prompts)).generate(prompts, settings),
         "separate commit": Engine(model, num_slots=5, commit="separate").generate(prompts, settings),
     }
     for records in found.values():
-        for record, expected in zip(records, oracle, strict=True):
+        for record, expected in zip(records, answers, strict=True):
             assert_same(record, expected, forward=False)
-    first = [(t.stop_length + len(t.prompt_ids) - 1) // block_size == len(t.prompt_ids) // block_size for t in oracle]
-    assert any(is_first and t.finish_reason == "stop" for is_first, t in zip(first, oracle, strict=True))
+    first = [(t.stop_length + len(t.prompt_ids) - 1) // block_size == len(t.prompt_ids) // block_size for t in answers]
+    assert any(is_first and t.finish_reason == "stop" for is_first, t in zip(first, answers, strict=True))
     assert not all(first)
     assert {len(p) % block_size for p in prompts} == set(range(block_size))
-    assert {t.finish_reason for t in oracle} == {"stop", "length"}
+    assert {t.finish_reason for t in answers} == {"stop", "length"}
 
 
 @pytest.mark.parametrize("lengths", [(8, 8, 8), (9, 3, 16)])

@@ -8,6 +8,7 @@ longer needed fails the test. Nothing is added to it; what outgrows its budget i
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,9 @@ def functions_of(path: str, text: str) -> Iterator[Found]:
     yield from walk(ast.parse(text, filename=path), "", in_class=False)
 
 
-def functions() -> list[Found]:
-    return [found for path, text in sources() for found in functions_of(path, text)]
+@cache
+def functions() -> tuple[Found, ...]:
+    return tuple(found for path, text in sources() for found in functions_of(path, text))
 
 
 def over_budget(sizes: dict[str, int], *, budget: int, allowed: dict[str, int]) -> list[str]:

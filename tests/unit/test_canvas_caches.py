@@ -27,6 +27,7 @@ from tests.canvas_cases import FREE, Case, asked, assert_alike, cases, rows_per_
 from tests.canvas_reference import RememberingModel
 from tests.full_attention import full_model
 from tests.models import prompt_of, started
+from tests.oracle import oracle
 
 POLICIES: tuple[Approximate, ...] = (
     *(Approximate(mode, horizon=4, before=2, after=3) for mode in MODES),
@@ -43,7 +44,7 @@ both_kinds = pytest.mark.parametrize("is_shifted", [False, True])
 def exact(is_shifted: bool) -> tuple[Trajectory, ...]:
     """What the oracle makes of the same requests."""
     model = full_model(is_shifted=is_shifted)
-    return tuple(decode_naively(model, p, s, given=given) for p, given, s in cases())
+    return tuple(oracle(model, p, s, given=given) for p, given, s in cases())
 
 
 def told(model: LanguageModel, how: Approximate, case: Case, fault: str = "") -> Trajectory:
@@ -133,7 +134,7 @@ def test_alone_and_among_others(mode: Any, is_shifted: bool) -> None:
     """Catches a neighbour's refresh, window or canvas, K/V left by the last one in the slot, and ages that stay behind
     when slots move."""
     model, how = full_model(is_shifted=is_shifted), Approximate(mode, horizon=3, before=3, after=2, refresh_every=5)
-    prompts, settings = asked(cases(24))
+    prompts, settings = asked(cases(16))
     one = Engine(model, num_slots=1, cache=how)
     alone = [one.generate([p], [s])[0] for p, s in zip(prompts, settings, strict=True)]
     paged = replace(how, page_size=6, num_pages=11)

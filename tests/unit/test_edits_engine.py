@@ -9,11 +9,11 @@ import pytest
 from revelm.decoding.sampling import Sampling
 from revelm.engine.engine import Engine
 from revelm.engine.prompts import Infill
-from revelm.engine.reference import decode_naively
 from revelm.trajectories.record import GIVEN, Trajectory
 from tests.editing import Remembering, given_of, settings_of
 from tests.full_attention import full_model
 from tests.models import assert_same, prompt_of, sharp_model
+from tests.oracle import oracle
 
 
 def assert_same_edits(one: Trajectory, other: Trajectory) -> None:
@@ -35,7 +35,7 @@ def test_the_engine_edits_as_the_oracle_does(kind: str, changes: dict[str, Any])
     prompts = [prompt_of(1 + s % 7, s) for s in range(24)]
     found = Engine(model, num_slots=5).generate(prompts, settings)
     for prompt, sampling, record in zip(prompts, settings, found, strict=True):
-        assert_same_edits(record, decode_naively(model, prompt, sampling))
+        assert_same_edits(record, oracle(model, prompt, sampling))
     assert sum(len(t.edits) for t in found) > 20
 
 
@@ -56,8 +56,8 @@ def test_the_engine_fills_holes_as_the_oracle_does(is_shifted: bool, changes: di
         prompt = prompt_of(1 + seed % 7, seed)
         prompts.append(Infill([*prompt, *(given.get(place) for place in range(size))]))
         settings.append(sampling)
-        expected.append(decode_naively(model, prompt, sampling, given=given))
-    for record, oracle in zip(Engine(model, num_slots=5).generate(prompts, settings), expected, strict=True):
-        assert_same_edits(record, oracle)
+        expected.append(oracle(model, prompt, sampling, given=given))
+    for record, true in zip(Engine(model, num_slots=5).generate(prompts, settings), expected, strict=True):
+        assert_same_edits(record, true)
     assert sum(int((t.step == GIVEN).sum()) for t in expected) > 20
     assert any(t.edits for t in expected)

@@ -137,7 +137,7 @@ class Caller:
             check_idle(run)
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_script(data: st.DataObject) -> None:
     """Catches whatever depends on what came before: a page lost or freed twice, a prompt's keys and values that are

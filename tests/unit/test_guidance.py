@@ -22,6 +22,7 @@ from revelm.trajectories.record import Trajectory
 from tests.editing import EDITORS, Remembering
 from tests.full_attention import full_model
 from tests.models import EOS, assert_same, declared_model, prompt_of
+from tests.oracle import oracles
 
 RULES = (Static(1), Dynamic(0.4), Static(3), Credit(0.5), Remembering(1, 0.2), EDITORS[0])
 WEIGHTS = (1.5, 0.0, 4.0, 0.0, 0.3)
@@ -57,14 +58,14 @@ def test_guided_decoding_equals_the_oracle(kind: str) -> None:
     """Catches a prompt hidden in the wrong rows, features of another request's second canvas, unguided requests that
     are guided by a neighbour, and guidance that changes what is recorded."""
     model, (prompts, settings) = model_of(kind), requests(kind)
-    oracle = [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
+    answers = oracles(model, prompts, settings)
     for num_slots in (1, 7):
         records = Engine(model, num_slots=num_slots, cache="none").generate(prompts, settings)
-        for record, expected in zip(records, oracle, strict=True):
+        for record, expected in zip(records, answers, strict=True):
             assert_same(record, expected)
             assert len(record.edits) == len(expected.edits)
     plain = [decode_naively(model, p, replace(s, guidance=0.0)) for p, s in zip(prompts, settings, strict=True)]
-    changed = [a.completion_ids.tolist() != b.completion_ids.tolist() for a, b in zip(oracle, plain, strict=True)]
+    changed = [a.completion_ids.tolist() != b.completion_ids.tolist() for a, b in zip(answers, plain, strict=True)]
     guided = [s.guidance > 0 for s in settings]
     assert sum(changed) > sum(guided) // 2
     assert not any(c and not g for c, g in zip(changed, guided, strict=True))
@@ -74,8 +75,7 @@ def test_guided_decoding_equals_the_oracle(kind: str) -> None:
 def test_alone_and_among_unguided_others(kind: str) -> None:
     """Catches second canvases that are counted as slots, or that depend on who else is guided."""
     model, (prompts, settings) = model_of(kind), requests(kind)
-    one = Engine(model, num_slots=1)
-    alone = [one.generate([p], [s])[0] for p, s in zip(prompts, settings, strict=True)]
+    alone = oracles(model, prompts, settings)
     for num_slots in (3, 30):
         order = list(range(len(prompts)))[:: -1 if num_slots == 3 else 1]
         engine = Engine(model, num_slots=num_slots)

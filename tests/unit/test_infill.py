@@ -14,7 +14,6 @@ from revelm.decoding.sampling import Sampling
 from revelm.decoding.static import Static
 from revelm.engine.engine import Engine
 from revelm.engine.prompts import Infill, Prompt
-from revelm.engine.reference import decode_naively
 from revelm.engine.settings import MODES, Approximate, CacheSpec, Uncached
 from revelm.objectives.batch import Episode
 from revelm.objectives.score import score
@@ -24,6 +23,7 @@ from revelm.trajectories.replay import canvas
 from tests.editing import EDITORS, Remembering
 from tests.full_attention import full_model
 from tests.models import EOS, MASK, VOCAB, assert_same, declared_model, prompt_of
+from tests.oracle import oracle
 
 RULES = (Static(1), Dynamic(0.3), Static(3), *EDITORS[:2], Remembering(2, 0.1))
 EXACT: tuple[CacheSpec, ...] = (Uncached(), *(Approximate(mode, refresh_every=1) for mode in MODES))
@@ -63,7 +63,7 @@ def expected(model: Any, tokens: list[int | None], sampling: Sampling) -> Trajec
     rest = tokens[first:]
     given = {place: token for place, token in enumerate(rest) if token is not None}
     settings = replace(sampling, max_new_tokens=len(rest), ignore_eos=True)
-    return decode_naively(model, [t for t in tokens[:first] if t is not None], settings, given=given)
+    return oracle(model, [t for t in tokens[:first] if t is not None], settings, given=given)
 
 
 @both_kinds
@@ -72,16 +72,16 @@ def test_infilling_equals_the_oracle(is_shifted: bool) -> None:
     left or that cost a step, and an end that does not wait for the last hole."""
     model = full_model(is_shifted=is_shifted)
     texts, settings = requests()
-    oracle = [expected(model, t, s) for t, s in zip(texts, settings, strict=True)]
+    answers = [expected(model, t, s) for t, s in zip(texts, settings, strict=True)]
     for num_slots, cache in ((1, EXACT[0]), (7, EXACT[0]), *((5, cache) for cache in EXACT[1:])):
         records = Engine(model, num_slots=num_slots, cache=cache).generate([Infill(t) for t in texts], settings)
-        for record, true in zip(records, oracle, strict=True):
+        for record, true in zip(records, answers, strict=True):
             assert_same(record, true)
             assert [(e.step, e.position, e.token) for e in record.edits] == [
                 (e.step, e.position, e.token) for e in true.edits
             ]
-    assert {t.finish_reason for t in oracle} == {"stop", "length"}
-    assert sum(len(t.edits) for t in oracle) > 5
+    assert {t.finish_reason for t in answers} == {"stop", "length"}
+    assert sum(len(t.edits) for t in answers) > 5
 
 
 @both_kinds
@@ -151,15 +151,13 @@ def test_holes_and_answers_run_side_by_side() -> None:
     texts, settings = requests()
     prompts: list[Prompt] = [Infill(t) if i % 2 else prompt_of(3 + i % 4, i) for i, t in enumerate(texts)]
     settings = [s if i % 2 else replace(s, max_new_tokens=4 + i % 9) for i, s in enumerate(settings)]
-    one = Engine(model, num_slots=1)
-    alone = [one.generate([p], [s])[0] for p, s in zip(prompts, settings, strict=True)]
     for cache in (Uncached(), Approximate("dual"), Approximate("horizon", horizon=2)):
         single = Engine(model, num_slots=1, cache=cache)
         own = [single.generate([p], [s])[0] for p, s in zip(prompts, settings, strict=True)]
         for record, true in zip(Engine(model, num_slots=6, cache=cache).generate(prompts, settings), own, strict=True):
             assert_same(record, true)
-    assert any((t.step == GIVEN).any() for t in alone)
-    assert any((t.step != GIVEN).all() for t in alone)
+    assert any((t.step == GIVEN).any() for t in own)
+    assert any((t.step != GIVEN).all() for t in own)
 
 
 def test_streams_tell_of_holes_only() -> None:

@@ -17,7 +17,6 @@ from revelm.engine import budget
 from revelm.engine.cached import CachedBlocks
 from revelm.engine.engine import Engine
 from revelm.engine.pages import Layout
-from revelm.engine.reference import decode_naively
 from revelm.engine.settings import Exact, Limits, QueueFullError
 from revelm.engine.slots import Paused
 from revelm.models.load import new_model
@@ -29,6 +28,7 @@ from revelm.objectives.score import score
 from revelm.trajectories.record import Trajectory
 from revelm.trajectories.replay import copies
 from tests.models import assert_same, prompt_of, sharp_model, sharpened, tiny_config
+from tests.oracle import oracle, oracles
 from tests.scripts import (
     EVERY_RULE,
     STOCK,
@@ -75,7 +75,7 @@ def test_prompts_may_be_cut_at_any_block(rows: int, page_size: int | None, is_sh
         prompts, engine.generate(prompts, settings), whole.generate(prompts, settings), strict=True
     ):
         seed = int(found.sampling["seed"])
-        assert_answer(found, decode_naively(model, prompt, replace(settings, seed=seed)))
+        assert_answer(found, oracle(model, prompt, replace(settings, seed=seed)))
         assert_same(found, expected)
     assert engine.stats.rows == whole.stats.rows
     assert engine.stats.prefill_forwards == engine.stats.forwards - whole.stats.forwards > 0
@@ -88,10 +88,10 @@ def test_a_request_that_gives_way_goes_on_as_if_nothing_had_happened(rule: Rule)
     model = shifted(is_shifted=rule == EVERY_RULE[0])
     prompts = [prompt_of(length, length) for length in (5, 9, 2, 12, 7)]
     settings = [replace(LONG, rule=rule, seed=i, max_new_tokens=20) for i in range(5)]
-    oracle = [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
+    answers = oracles(model, prompts, settings)
     engine = Watched(model, num_slots=4, cache=Exact(page_size=4, num_pages=12))
-    engine.steps_left = sum(t.num_steps for t in oracle)
-    for found, expected in zip(engine.generate(prompts, settings), oracle, strict=True):
+    engine.steps_left = sum(t.num_steps for t in answers)
+    for found, expected in zip(engine.generate(prompts, settings), answers, strict=True):
         assert_answer(found, expected)
     assert engine.stats.preemptions > 0
     assert engine.steps_left > 0, "some of them did run side by side"
@@ -126,7 +126,7 @@ def test_a_pool_for_one_serves_all() -> None:
     engine.steps_left = 6 * 30
     found = engine.generate(prompts, settings)
     for record, prompt, setting in zip(found, prompts, settings, strict=True):
-        assert_same(record, decode_naively(sharp_model(), prompt, setting))
+        assert_same(record, oracle(sharp_model(), prompt, setting))
 
 
 def test_a_queue_has_a_bound() -> None:
@@ -184,7 +184,7 @@ def test_a_longer_request_waits_for_a_larger_pool() -> None:
     assert sorted(found) == numbers
     for index, record in found.items():
         setting = replace(long if index == 3 else short, seed=int(record.sampling["seed"]))
-        assert_same(record, decode_naively(model, record.prompt_ids.tolist(), setting))
+        assert_same(record, oracle(model, record.prompt_ids.tolist(), setting))
 
 
 def test_memory_is_taken_once_when_a_length_is_given() -> None:
@@ -219,7 +219,7 @@ def test_anything_under_way_can_be_cancelled(steps: int) -> None:
     model = sharp_model()
     prompts = [prompt_of(6, i) for i in range(6)]
     settings = [replace(LONG, seed=i, stop_ids=(1, 2, 3), banned_ids=(1, 2, 3)) for i in range(6)]
-    oracle = [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
+    answers = oracles(model, prompts, settings)
     engine = Watched(model, num_slots=4, cache=Exact(page_size=4, num_pages=14), limits=Limits(max_length=36))
     engine.steps_left = 1000
     numbers = engine.submit(prompts, settings)
@@ -240,7 +240,7 @@ def test_anything_under_way_can_be_cancelled(steps: int) -> None:
         assert (record is None) == (index in kinds["fresh"])
         if record is not None:
             records.append(record)
-            assert_beginning(record, oracle[index])
+            assert_beginning(record, answers[index])
         with pytest.raises(KeyError, match=f"request {index} is neither running nor waiting"):
             engine.cancel(index)
         engine.check(run)
@@ -249,7 +249,7 @@ def test_anything_under_way_can_be_cancelled(steps: int) -> None:
         found |= {u.index: u.trajectory for u in engine.step() if u.trajectory is not None}
     assert sorted(found) == [i for i in numbers if i not in gone]
     for index, record in found.items():
-        assert_answer(record, oracle[index])
+        assert_answer(record, answers[index])
     check_idle(run)
     for index in (*gone, *found, 99, -1):
         with pytest.raises(KeyError):

@@ -13,10 +13,10 @@ from revelm.decoding.static import Static
 from revelm.engine.cached import CachedBlocks
 from revelm.engine.engine import Engine
 from revelm.engine.kv_cache import KVCache
-from revelm.engine.reference import decode_naively
 from revelm.engine.rows import make_rows
 from revelm.masks.visibility import kv_limit
 from tests.models import MASK, assert_same, declared_model, mixed_requests, prompt_of, started
+from tests.oracle import oracles
 
 
 @pytest.mark.parametrize("is_shifted", [False, True])
@@ -26,11 +26,11 @@ def test_block_models_need_no_cache(rule: Rule, block_size: int, is_shifted: boo
     of its three places (prefilled, committed, remembered), and canvases that see beyond the current block."""
     model = declared_model("block", is_shifted=is_shifted, block_size=block_size)
     prompts, settings = mixed_requests(rule, range(1, 2 * block_size + 2))
-    oracle = [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
+    answers = oracles(model, prompts, settings)
     ways: list[dict[str, Any]] = [{"commit": "fused"}, {"commit": "separate"}, {"cache": "none"}]
     for way in ways:
         records = Engine(model, num_slots=5, **way).generate(prompts, settings)
-        for record, expected in zip(records, oracle, strict=True):
+        for record, expected in zip(records, answers, strict=True):
             assert_same(record, expected, forward=way != {"commit": "separate"})
 
 

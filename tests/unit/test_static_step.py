@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from revelm.engine.run import Run
 from revelm.engine.settings import Exact, Limits
 from revelm.engine.static_step import StaticSteps, bucket, has_fixed_shapes
 from revelm.engine.uniform_rows import uniform_rows
-from revelm.models.language_model import LanguageModel
 from revelm.models.load import new_model
 from revelm.trajectories.record import Trajectory
 from tests.editing import Editor
@@ -43,6 +41,7 @@ from tests.models import (
     tiny_config,
 )
 from tests.no_host import NoHost
+from tests.oracle import oracles
 
 MANY_RULES: tuple[Rule, ...] = (
     *(Static(1), Static(3), Dynamic(0.3), Random(2), Random(1), Factor(1.5)),
@@ -74,15 +73,6 @@ def all_kinds(count: int) -> tuple[list[list[int]], list[Sampling]]:
     return prompts, settings
 
 
-def oracle(model: LanguageModel, prompts: list[list[int]], settings: list[Sampling]) -> list[Trajectory]:
-    return [decode_naively(model, p, s) for p, s in zip(prompts, settings, strict=True)]
-
-
-@lru_cache(maxsize=1)
-def mixed_oracle() -> list[Trajectory]:
-    return oracle(sharp_model(), *all_kinds(40))
-
-
 def levelled(engine: Engine, prompts: list[list[int]], settings: Any) -> tuple[Run, StaticSteps]:
     """A run behind its first step, which read the prompts, and the static steps that come next."""
     run = started(engine, prompts, settings)
@@ -112,7 +102,7 @@ def test_static_steps_equal_the_oracle(rule: Rule, block_size: int, is_shifted: 
     one, ends in the middle of a row of steps, and slots, which are never as many as a bucket holds, that mix."""
     model = declared_model("block", is_shifted=is_shifted, block_size=block_size)
     prompts, settings = mixed_requests(rule, range(1, 2 * block_size + 2))
-    expected = oracle(model, prompts, settings)
+    expected = oracles(model, prompts, settings)
     for steps in (2, 5):
         engine = Engine(model, num_slots=5, cache=steps_of(steps))
         for record, other in zip(engine.generate(prompts, settings), expected, strict=True):
@@ -128,7 +118,7 @@ def test_a_batch_may_mix_rules_and_draws(num_slots: int) -> None:
     """Catches a row that is decided by its neighbour's rule, settings that stay with the slot when its request goes,
     and an answer that depends on how many steps lie between two looks of the host."""
     prompts, settings = all_kinds(40)
-    expected = mixed_oracle()
+    expected = oracles(sharp_model(), prompts, settings)
     for steps in (2, 3, 8):
         engine = Engine(sharp_model(), num_slots=num_slots, cache=steps_of(steps))
         for record, other in zip(engine.generate(prompts, settings), expected, strict=True):
@@ -153,7 +143,7 @@ def test_pages_are_taken_ahead_or_the_loop_goes_its_way(num_pages: int | None, p
     ahead, and one that is full of what nobody needs yet."""
     model = sharp_model()
     prompts, settings = mixed_requests(Static(1), range(1, 10))
-    expected = oracle(model, prompts, settings)
+    expected = oracles(model, prompts, settings)
     engine = Engine(model, num_slots=6, cache=steps_of(5, page_size=4, num_pages=num_pages))
     run = started(engine, prompts, settings)
     run.forwards.cache.store.fill_(1e4)
@@ -175,7 +165,7 @@ def test_groups_and_known_prompts_go_on_by_static_steps(page_size: int | None, r
     """Catches members of a group that write into the prompt they share, or begin before it was read."""
     model, prompt = sharp_model(), prompt_of(22, 3)
     settings = [Sampling(rule=Static(1), max_new_tokens=5 + i % 7, seed=i) for i in range(12)]
-    expected = oracle(model, [prompt] * 12, settings)
+    expected = oracles(model, [prompt] * 12, settings)
     cache = steps_of(3, page_size=page_size, reuses_prefixes=reuses_prefixes)
     engine = Engine(model, num_slots=5, cache=cache)
     for repeat in range(2):
@@ -308,7 +298,7 @@ def test_what_needs_the_host_gets_it_and_the_rest_goes_on(changes: dict[str, Any
         assert first in found or engine.stats.static_forwards == 0
     assert engine.stats.static_forwards > 0
     assert told == ((found[first].step > 0).sum() if is_streamed else 0)
-    expected = oracle(sharp_model(), [prompt_of(6, 50), *prompts], [*special, *settings])
+    expected = oracles(sharp_model(), [prompt_of(6, 50), *prompts], [*special, *settings])
     for index, other in zip((first, *rest), expected, strict=True):
         assert_same(found[index], other)
 
@@ -317,7 +307,7 @@ def test_cancelled_and_preempted_neighbours_change_nothing() -> None:
     """Catches a slot that moves into the place of one that left, and goes on with its keys, settings or flags."""
     model = declared_model("block", is_shifted=True)
     prompts, settings = mixed_requests(Static(1), range(1, 10))
-    expected = oracle(model, prompts, settings)
+    expected = oracles(model, prompts, settings)
     for page_size in (None, 4):
         engine, rng = Engine(model, num_slots=6, cache=steps_of(2, page_size=page_size)), np.random.default_rng(0)
         waiting = set(engine.submit(prompts, settings))
@@ -367,7 +357,7 @@ def test_keys_of_old_weights_are_never_seen() -> None:
         if count % 3 == 2 and engine.is_busy:
             engine.weights_version += 1
             run.forwards.cache.store.fill_(1e4)
-    for index, other in enumerate(oracle(sharp_model(), prompts, settings)):
+    for index, other in enumerate(oracles(sharp_model(), prompts, settings)):
         assert_same(found[index], other)
     assert engine.stats.static_forwards > 0
     assert engine.weights_version > 8
@@ -391,7 +381,7 @@ def test_experts_take_dead_rows(name: str) -> None:
     prompts, settings = mixed_requests(Static(2), range(1, size + 1))
     prompts = [[min(i, EOS - 1) for i in p] for p in prompts]
     records = Engine(model, num_slots=3, cache=steps_of(4)).generate(prompts, settings)
-    for record, other in zip(records, oracle(model, prompts, settings), strict=True):
+    for record, other in zip(records, oracles(model, prompts, settings), strict=True):
         assert_same(record, other)
     assert not has_fixed_shapes(model)
     assert has_fixed_shapes(sharp_model())

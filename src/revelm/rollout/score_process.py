@@ -45,14 +45,18 @@ class ScoreProcess:
                 str(memory_mb),
                 json.dumps([str(place) for place in sys.path]),
             ]
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=os.environ | _ENVIRONMENT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _START, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=os.environ | _ENVIRONMENT,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError:
+                mine.close()
+                raise
         self.connection = Connection(mine.detach())
         self.pid = self._process.pid
         self.places: deque[int] = deque()
