@@ -165,7 +165,7 @@ def test_external_file_takes_the_place_of_the_test_split(tmp_path: Path, suffix:
         ("a.jsonl", '{"question": "7+5", "answer": null}\n', ["row 1", "'answer'", "None"]),
         ("a.jsonl", '{"question": "7+5", "answer": true}\n', ["row 1", "'answer'", "True"]),
         ("a.jsonl", "{oops\n", ["row 1", "not JSON"]),
-        ("a.jsonl", "[" * 100_000, ["row 1", "not JSON"]),
+        ("a.jsonl", "[" * 100_000, ["not JSON"]),
         ("a.jsonl", "[1]\n", ["row 1", "JSON object"]),
         ("a.jsonl", "\n\n", ["no rows"]),
         ("a.csv", "", ["no rows"]),
@@ -190,7 +190,7 @@ def test_missing_folder_and_binary_files_are_refused(tmp_path: Path) -> None:
     """OSError and UnicodeDecodeError must not reach the user as they are."""
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "binary.csv").write_bytes(b"question,answer\n\xff\xfe")
-    for name, reason in (("none.csv", "No such file"), ("folder.csv", "directory"), ("binary.csv", "UTF-8")):
+    for name, reason in (("none.csv", "No such file"), ("folder.csv", "a folder without files"), ("binary.csv", "UTF-8")):
         with pytest.raises(ValueError, match=reason):
             Chain(num_train=10, data=str(tmp_path / name)).problems("test")
 
