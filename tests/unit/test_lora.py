@@ -297,9 +297,9 @@ def test_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     names = sorted(p.name for p in (whole / "checkpoint-6").iterdir())
     assert "model.safetensors" not in names
     for name in ("adapter_model.safetensors", "trainer/optimizer"):
-        one, two = (folder / "checkpoint-6" / name for folder in (whole, part))
         load = load_file if name.endswith("safetensors") else read_state
-        assert all(torch.equal(tensor, load(two)[key]) for key, tensor in load(one).items())
+        one, two = (load(folder / "checkpoint-6" / name) for folder in (whole, part))
+        assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
     model = load_model(whole)
     assert model.adapter is None
     assert load_tokenizer(whole).mask_token_id == model.family.mask_id

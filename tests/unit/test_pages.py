@@ -1,6 +1,7 @@
 """Pages of the cache: the same answers in any layout, no page seen that is not one's own, none lost."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -19,16 +20,23 @@ from tests.scripts import LONGEST, STOCK, Watched, assert_answer, case, check_id
 CPU = torch.device("cpu")
 
 
+@cache
+def in_slots(*, is_shifted: bool) -> list[Trajectory]:
+    """What an engine without pages makes of the stock."""
+    cases = [case(number, is_shifted=is_shifted) for number in range(STOCK)]
+    engine = Engine(shifted(is_shifted=is_shifted), num_slots=5)
+    return engine.generate([c.prompt for c in cases], [c.sampling for c in cases])
+
+
 @pytest.mark.parametrize("is_shifted", [False, True])
 @pytest.mark.parametrize("page_size", [4, 8, 12, 36, 64])
 def test_paged_equals_slots(page_size: int, is_shifted: bool) -> None:
     """Catches positions that are looked up in the wrong page, written to another's, or forgotten when a slot moves."""
     cases = [case(number, is_shifted=is_shifted) for number in range(STOCK)]
     asked = [c.prompt for c in cases], [c.sampling for c in cases]
-    slots = Engine(shifted(is_shifted=is_shifted), num_slots=5).generate(*asked)
     paged = Watched(shifted(is_shifted=is_shifted), num_slots=5, cache=Exact(page_size=page_size))
     paged.steps_left = 10_000
-    for found, expected, known in zip(paged.generate(*asked), slots, cases, strict=True):
+    for found, expected, known in zip(paged.generate(*asked), in_slots(is_shifted=is_shifted), cases, strict=True):
         assert_same(found, expected)
         assert_answer(found, known.answer)
 
