@@ -64,7 +64,7 @@ def test_guided_decoding_equals_the_oracle(kind: str) -> None:
         for record, expected in zip(records, answers, strict=True):
             assert_same(record, expected)
             assert len(record.edits) == len(expected.edits)
-    plain = [decode_naively(model, p, replace(s, guidance=0.0)) for p, s in zip(prompts, settings, strict=True)]
+    plain = oracles(model, prompts, [replace(s, guidance=0.0) for s in settings])
     changed = [a.completion_ids.tolist() != b.completion_ids.tolist() for a, b in zip(answers, plain, strict=True)]
     guided = [s.guidance > 0 for s in settings]
     assert sum(changed) > sum(guided) // 2

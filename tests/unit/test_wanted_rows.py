@@ -1,5 +1,6 @@
 """Features of some rows alone: the same numbers and gradients, without the last layer's work on the others."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_features_and_gradients_are_those_of_the_whole(
     the row that speaks about them, and parts left out though a wanted row is in them."""
     pattern, tokens, positions = make(kind)
     assert (pattern.stream.shape[1] > MAX_DENSE) == (make is long_rows)
-    model = declared_model(kind, is_shifted=is_shifted).train()
+    model = deepcopy(declared_model(kind, is_shifted=is_shifted)).train()
     model.decoder.recomputes_layers = recomputes
     assert_rows_are_those_of_the_whole(model, pattern, tokens, positions)
 
