@@ -190,7 +190,8 @@ def test_missing_folder_and_binary_files_are_refused(tmp_path: Path) -> None:
     """OSError and UnicodeDecodeError must not reach the user as they are."""
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "binary.csv").write_bytes(b"question,answer\n\xff\xfe")
-    for name, reason in (("none.csv", "No such file"), ("folder.csv", "a folder without files"), ("binary.csv", "UTF-8")):
+    found = {"none.csv": "No such file", "folder.csv": "a folder without files", "binary.csv": "UTF-8"}
+    for name, reason in found.items():
         with pytest.raises(ValueError, match=reason):
             Chain(num_train=10, data=str(tmp_path / name)).problems("test")
 
