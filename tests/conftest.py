@@ -1,5 +1,6 @@
 """What holds for every test: one thread per process, and property tests that judge results, never the clock."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 hypothesis.settings.register_profile("revelm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("revelm")
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

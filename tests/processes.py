@@ -5,9 +5,11 @@ import os
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
+
+from tests.killable import PRELOADED
 
 PATIENCE = 600.0
 
@@ -19,14 +21,15 @@ class Processes:
     def __init__(self, size: int) -> None:
         self.size = size
         self.ends: list[Connection] = []
-        self.processes: list[SpawnProcess] = []
+        self.processes: list[BaseProcess] = []
         self.store: Any = None
 
     def start(self) -> None:
         """Start them. They meet at a store of this process, so nobody can take their port before they are there."""
         from torch.distributed import TCPStore
 
-        context, size = multiprocessing.get_context("spawn"), self.size
+        context, size = multiprocessing.get_context("forkserver"), self.size
+        context.set_forkserver_preload(PRELOADED)
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         pipes = [context.Pipe() for _ in range(size)]
         self.ends = [mine for mine, _ in pipes]
