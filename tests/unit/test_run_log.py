@@ -2,9 +2,6 @@
 
 import json
 import math
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +9,12 @@ import pytest
 
 from revelm.trainers.run_log import RunLog, read_rows
 from revelm.trainers.trackers import Trackers
+from tests.file_limit import largest_file
 
 
 def open_log(run: Path, start: int = 0, **changes: Any) -> RunLog:
     """The log of phase rl."""
     return RunLog(run, **{"phase": "rl", "total": 9, "start": start, **changes})
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond ``size`` bytes, as on a disk that is full there."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_rows_are_json_whatever_the_numbers(tmp_path: Path) -> None:
@@ -82,7 +69,7 @@ def test_what_was_written_before_a_disk_was_full_is_whole(tmp_path: Path) -> Non
     log = open_log(tmp_path)
     log.write(1, {"loss": 1.0})
     before = log.file.read_bytes()
-    with file_size_limit(len(before) + 10), pytest.raises(OSError, match="File too large"):
+    with largest_file(len(before) + 10), pytest.raises(OSError, match="File too large"):
         log.write(2, {"loss": 0.5})
     assert log.file.read_bytes() == before
     log.write(2, {"loss": 0.5})
