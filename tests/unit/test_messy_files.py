@@ -85,12 +85,13 @@ def test_ids_of_files_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("packed.jsonl", gzip.compress(lines(PAIRS))),
+        ("packed.jsonl", gzip.compress(lines(PAIRS), mtime=0)),
         ("list.jsonl", json.dumps(PAIRS).encode()),
         ("laid_out.jsonl", b"\n" + json.dumps(PAIRS, indent=2).encode()),
         ("mark.jsonl", b"\xef\xbb\xbf" + lines(PAIRS).replace(b"\n", b"\r\n\r\n")),
         ("lines.json", lines(PAIRS)),
     ],
+    ids=["packed", "list", "laid_out", "mark", "lines"],
 )
 def test_files_under_wrong_names(name: str, content: bytes, tmp_path: Path) -> None:
     """Catches "not UTF-8 text; save it as UTF-8" about a packed file, and a list that is no JSON."""
