@@ -109,6 +109,12 @@ def _once(path: str) -> Score:
     return _right("twice is once")
 
 
+def _note(path: str) -> Score:
+    with open(path, "a") as file:  # noqa: PTH123
+        file.write(".")
+    return _right("noted")
+
+
 def _child(path: str) -> Score:
     # A shell is there at once, however busy the machine is.
     child = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; echo; exec sleep 600"], stdout=subprocess.PIPE)
@@ -169,6 +175,7 @@ _DEEDS = {
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "memory": lambda _: bytearray(1 << 36),
     "once": _once,
+    "note": _note,
     "child": _child,
     "orphan": _orphan,
     "raise": _raise,

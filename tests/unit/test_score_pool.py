@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -46,6 +47,22 @@ def test_scores_come_in_order_whoever_reaches_them(pool: ScorePool) -> None:
     assert len(pids) == 2
     assert os.getpid() not in pids
     assert pool.score(Obedient(), []) == []
+
+
+def test_equal_answers_are_judged_once(pool: ScorePool, tmp_path: Path) -> None:
+    """Catches verdicts that are paid for again for each equal answer of a group, and ones shared by answers to other
+    problems, or by answers that differ in anything."""
+    (tmp_path / "note").touch()
+    one, other = (Problem("p", "", "x") for _ in range(2))
+    said = Completion(f"note {tmp_path / 'note'}", 1, 1, "stop")
+    asked = [(one, said), (one, replace(said)), (other, said), (one, replace(said, num_forwards=2)), (one, said)]
+    seen: list[int] = []
+    found = pool.score(Obedient(), asked, seen.append)
+    assert [score.reason for score in found] == ["noted"] * 5
+    assert seen == [1, 2, 3, 4, 5]
+    assert (tmp_path / "note").read_text() == "..."
+    broken = pool.score(Obedient(), [(one, Completion("kill", 1, 1, "stop"))] * 3)
+    assert [score.breakdown["error"] for score in broken] == [1.0] * 3
 
 
 def test_the_same_scores_as_in_this_process(pool: ScorePool) -> None:

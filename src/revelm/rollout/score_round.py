@@ -23,7 +23,8 @@ class ScoreRound:
     """``items`` to be judged by ``task``.
 
     ``task``, ``is_warmed``: what workers need to know of the task. ``cpu_seconds``, ``wall_seconds``: limits of one
-    verdict. ValueError for a task that cannot be sent, or whose limit is none.
+    verdict. Answers to one problem object that are equal in every field are judged once: of a model that has learnt its
+    problem, most are. ValueError for a task that cannot be sent, or whose limit is none.
     """
 
     def __init__(self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]) -> None:
@@ -32,11 +33,16 @@ class ScoreRound:
             raise ValueError(f"task {task.name!r}: score_seconds is {task.score_seconds}; expected CPU seconds above 0")
         self.wall_seconds = WALL_FACTOR * self.cpu_seconds
         self.is_warmed = isinstance(task, WarmedTask)
-        self._name, self._items = task.name, items
+        self._name, self._items = task.name, list(items)
         self.task = self._packed(task, "it")
-        self._waiting = deque(range(len(items)))
+        firsts: dict[tuple[int, Completion], int] = {}
+        self._equals: dict[int, list[int]] = {}  # the places of equal answers, by the first of them
+        for place, (problem, completion) in enumerate(self._items):
+            first = firsts.setdefault((id(problem), completion), place)
+            self._equals.setdefault(first, []).append(place)
+        self._waiting = deque(firsts.values())
         self._found: list[tuple[int, Score]] = []
-        self._num_left = len(items)
+        self._num_left = len(self._items)
         self._retried: set[int] = set()
         self._failed_starts = 0
         self._mean_seconds = _CHUNK_SECONDS
@@ -113,8 +119,8 @@ class ScoreRound:
         )
 
     def _keep(self, place: int, score: Score) -> None:
-        self._found.append((place, score))
-        self._num_left -= 1
+        self._found += [(one, score) for one in self._equals[place]]
+        self._num_left -= len(self._equals[place])
 
     def _packed(self, value: Any, what: str) -> bytes:
         try:
