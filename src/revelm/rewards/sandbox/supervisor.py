@@ -43,14 +43,14 @@ class Job:
 class _Running:
     """A started program. ``budget``: CPU seconds at which its time is over; ``deadline``: by the wall clock.
 
-    ``others``: CPU seconds of its children, as of the last look at all processes.
+    ``others``: CPU seconds of its children, as of the last look at all processes, ``looked``.
     """
 
     pid: int
     handle: int
     budget: float
     deadline: float
-    looked: float = 0.0
+    looked: float
     others: float = 0.0
     verdict: str = ""
     seconds: float = 0.0
@@ -148,7 +148,7 @@ class Supervisor:
         os.close(ready)
         _wait([listen], min(_START, self._left()))
         os.close(listen)
-        running = _Running(pid, os.pidfd_open(pid), 0.0, 0.0)
+        running = _Running(pid, os.pidfd_open(pid), 0.0, 0.0, looked=time.monotonic())
         self._renew(running)
         return running
 

@@ -61,7 +61,7 @@ def prctl(option: int, value: int = 0, *, pointer: "ctypes.c_void_p | int" = 0) 
 def drop_capabilities() -> None:
     """None left, and none to be had by running a program."""
     for capability in range(_LAST_CAPABILITY + 1):
-        # Without CAP_SETPCAP, or beyond the last one the kernel knows: nothing to drop.
-        libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
+            break  # without CAP_SETPCAP, or beyond the last one the kernel knows: nothing to drop
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     checked(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
