@@ -78,10 +78,11 @@ def test_wrong_words_exit_with_usage(words: str, capsys: pytest.CaptureFixture[s
 
 
 def test_listing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches an axis that is left out."""
+    """Catches an axis that is left out, and a long name that runs into the class behind it."""
     assert main(["ls"]) == 0
     printed = capsys.readouterr().out
     assert all(f"{axis}:\n" in printed for axis in ("models", "objectives", "tasks", "rules"))
+    assert all(len(line.split()) == 2 for line in printed.splitlines() if line.startswith(" "))
 
 
 def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

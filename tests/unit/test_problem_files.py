@@ -137,7 +137,7 @@ def test_a_field_of_a_megabyte(tmp_path: Path) -> None:
         ("a.json", '[{"a": 1},', r"a\.json: not JSON \("),
         ("a.json", "[" * 100_000, r"a\.json: not JSON \("),
         ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}", r"a\.jsonl, row 2 \(line 2\): not JSON"),
-        ("a.json", '{"a": 1}\n{"a"\n', r"a\.json, row 2 \(line 2\): not JSON"),
+        ("a.json", '{"a": 1}\n{"a"\n', r"a\.json, row 2 \(line 2\): not JSON \(.* at character \d\)"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:

@@ -226,6 +226,11 @@ def test_preferences_are_learnt_when_it_is_said_which(fields: dict[str, Any]) ->
 def test_what_is_asked_and_answered() -> None:
     """Catches an input that is left out or stands without its instruction, numbers as JSON has them, and parts."""
     alpaca = sniffed({"instruction": "Add.", "input": "1, 2", "output": "3"})
+    dolly = sniffed({"instruction": "Add.", "context": "1, 2", "response": "3", "category": "qa"})
+    assert dolly == alpaca
+    swift = sniffed({"query": ASKED, "response": ANSWERED, "history": [["a", "b"]]})
+    assert isinstance(swift, Demonstration)
+    assert [message["content"] for message in swift.messages] == ["a", "b", ASKED, ANSWERED]
     number = sniffed({"question": "q", "answer": [27.0, 28]})
     parts = sniffed({"messages": [USER, {"role": "assistant", "content": PARTS, "name": None}]})
     for found, asked, answered in ((alpaca, "Add.\n\n1, 2", "3"), (number, "q", "27"), (parts, ASKED, ANSWERED)):
@@ -256,6 +261,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("prompt completion", {"prompt": "a"}, "'completion': missing or null, and rows of this file are prompt_"),
     ("prompt completion", {"prompt": "a", "completion": 3}, "'completion': must be text, got 3"),
     ("prompt completion", {"prompt": "a", "completion": None}, "'completion': missing or null"),
+    ("prompt completion", {"prompt": "a", "completion": "b", "label": False}, "'label': is false: an answer to keep"),
     ("response list", {"prompt": "a", "response": ""}, "'response': empty; there is nothing to learn"),
     ("response list", {"prompt": "a", "response": "b", "step_map": [0.5]}, "'step_map': must be a list of integers"),
     ("answer", {"question": "q", "answer": [["a"]]}, "'answer': expected text, not ['a']"),

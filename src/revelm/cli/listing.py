@@ -18,8 +18,11 @@ def call(words: argparse.Namespace) -> None:
     """Print names and the classes behind them."""
     from revelm.core.registry import AXES, summary
 
-    for axis in AXES if words.axis is None else (words.axis,):
-        if words.axis is None:
+    indent = "" if words.axis else "  "
+    for axis in (words.axis,) if words.axis else AXES:
+        if not words.axis:
             print(f"{axis}:")
-        for name, address in summary(axis).items():
-            print(f"  {name:<16}{address}" if words.axis is None else f"{name:<16}{address}")
+        names = summary(axis)
+        width = max(map(len, names), default=0)
+        for name, address in names.items():
+            print(f"{indent}{name:<{width}}  {address}")

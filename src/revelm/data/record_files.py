@@ -153,7 +153,8 @@ def _jsonl_records(path: str, where: str, file: BinaryIO) -> Iterator[Record]:
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
-            said = f"{place_of(path, number, line)}: not JSON ({error})"
+            found = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+            said = f"{place_of(path, number, line)}: not JSON ({found})"
             remedy = "; an object over several lines is read from a name in .json" if text.strip() == "{" else ""
             raise ValueError(f"{said}; write one object a line{remedy}") from error
         yield line, _object(fields, place_of(path, number, line))

@@ -39,8 +39,9 @@ SPEAKERS = {
 }
 SYSTEMS = ("system", "system_prompt")  # columns
 UNREAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")  # of a message
-QUESTIONS = ("question", "problem", "prompt")
+QUESTIONS = ("question", "problem", "prompt", "query")
 ANSWERS = ("response", "solution", "answer", "ground_truth_answer")
+INPUTS = ("input", "context")  # of an instruction
 PROGRAMS = ("completion", "response", "solution", "canonical_solution", "code")
 STEPS = "step_map"
 
@@ -159,12 +160,12 @@ def read_verl(row: Row, fields: Fields) -> Demonstration:
 
 def read_question_answer(row: Row, fields: Fields) -> Demonstration:
     """A question and an answer."""
-    return _asked(row, content(row, fields[0]), fields[1])
+    return _asked(row, content(row, fields[0]), fields[1], before=_history(row))
 
 
 def read_instruction(row: Row, fields: Fields) -> Demonstration:
-    """An instruction, with its input below it where there is one, and an output (Alpaca)."""
-    given = "" if is_absent(row, "input") else content(row, "input")
+    """An instruction, with its input below it where there is one, and an output (Alpaca, Dolly)."""
+    given = next((content(row, name) for name in INPUTS if not is_absent(row, name)), "")
     asked = content(row, fields[0])
     return _asked(row, f"{asked}\n\n{given}" if given.strip() else asked, fields[1], before=_history(row))
 
@@ -194,7 +195,7 @@ def _first(row: Row, field: str) -> Row:
 
 
 def _history(row: Row) -> tuple[Mapping[str, str], ...]:
-    """The turns before an instruction: ``history``, pairs of what was asked and answered."""
+    """The turns before a question or an instruction: ``history``, pairs of what was asked and answered."""
     pairs = _value(row, "history")
     if is_absent(row, "history") or pairs in ("", []):
         return ()
@@ -209,10 +210,8 @@ def _demonstration(row: Row, field: str, messages: tuple[Mapping[str, str], ...]
     if told is not None and (said := _text(row, told)).strip():
         if messages and messages[0]["role"] == "system" and messages[0]["content"] != said:
             raise row.error(told, "the chat has a system turn of its own; leave one of the two out")
-        messages = (
-            _turn("system", said),
-            *(messages[1:] if messages and messages[0]["role"] == "system" else messages),
-        )
+        rest = messages[1:] if messages and messages[0]["role"] == "system" else messages
+        messages = (_turn("system", said), *rest)
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise row.error(field, "the last of at least two turns must have the role 'assistant'")
     return Demonstration(messages, "file" if is_absent(row, "kind") else str(row.get("kind")))

@@ -22,7 +22,7 @@ SHAPES = (
     Shape("code", (("test_method",), ("test_list",), ("test_input", "test_output")), shapes.read_code),
     Shape("verl", (("prompt", "reward_model"),), shapes.read_verl),
     Shape("question_answer", tuple(product(shapes.QUESTIONS, shapes.ANSWERS)), shapes.read_question_answer),
-    Shape("instruction", (("instruction", "output"),), shapes.read_instruction),
+    Shape("instruction", (("instruction", "output"), ("instruction", "response")), shapes.read_instruction),
     Shape("text", (("text",),), shapes.read_text),
 )
 NAMED = {shape.name: shape for shape in SHAPES} | {
@@ -72,6 +72,8 @@ def read_sample(row: Row, layout: Layout) -> Sample:
     """What ``row`` says. ValueError, naming file, row and field, where it is not of the file's shape."""
     shape, fields = layout
     missing = next((field for field in fields if is_absent(row, field)), None)
+    if shape.name == "prompt_completion" and str(row.get("label")).lower() == "false":  # of KTO: a bad answer
+        raise row.error("label", "is false: an answer to keep from; remove the row, or say with columns what is read")
     if missing is None:
         return shape.read(row, fields)
     for other in CHATS if shape in CHATS else ():
