@@ -35,10 +35,10 @@ class Row:
 
 
 def answers(code: str, tests: CodeTests, num: int) -> list[tuple[Problem, Completion]]:
-    """The same answer ``num`` times, as the task ``code`` would be given it."""
+    """Answers as the task ``code`` would be given them, numbered: equal ones would be judged once."""
     info = {"tests": tests, "is_stdio": tests.method == "stdio", "asked": ""}
     problem = Problem("benchmark", "Square a number.", "", info)
-    return [(problem, Completion(f"```python\n{code}\n```", 0, 0, "stop"))] * num
+    return [(problem, Completion(f"```python\n{code}  # {i}\n```", 0, 0, "stop")) for i in range(num)]
 
 
 def pooled(num: int, workers: int) -> list[Row]:
