@@ -27,8 +27,8 @@ def test_only_temperature_0_without_a_random_rule_is_deterministic() -> None:
 
 
 def test_equal_answers_are_drawn_once() -> None:
-    """Catches a greedy setting that pays for four equal answers and reports a pass@4 of them; and, in random order,
-    answers to one problem that are equal."""
+    """Catches a greedy setting that pays for four equal answers and reports a pass@4 of them; in random order, answers
+    to one problem that are equal; and a speed that counts the time of verdicts."""
     spec = EvaluationSpec(settings=SETTINGS, samples_per_problem=4)
     engine = Engine(tiny_model().eval(), tiny_tokenizer(), num_slots=16)
     found = evaluate(engine, Parity(), Parity().problems("test"), spec)
@@ -36,6 +36,9 @@ def test_equal_answers_are_drawn_once() -> None:
     assert drawn == {"greedy": 3, "remasked": 12, "warm": 12}
     ks = {name: list(numbers["pass_at_k"]) for name, numbers in found["settings"].items()}
     assert ks == {"greedy": ["1"], "remasked": ["1", "2", "4"], "warm": ["1", "2", "4"]}
+    tokens = {name: sum(one.trajectory.num_tokens for one in found["answers"][name]) for name in SETTINGS}
+    decoding = sum(tokens[name] / found["settings"][name]["tokens_per_second"] for name in SETTINGS)
+    assert decoding == pytest.approx(engine.stats.seconds_total, rel=1e-9)
     texts = [answer.completion.text for answer in found["answers"]["remasked"]]
     assert any(len(set(texts[i : i + 4])) > 1 for i in range(0, 12, 4))
 

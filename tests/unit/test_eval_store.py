@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from revelm.eval.batches import times
 from revelm.eval.identity import alone_in
-from revelm.eval.store import Part, join_parts, read_parts, save_part
+from revelm.eval.store import Part, Spent, join_parts, read_parts, save_part
 from revelm.trajectories.record import Trajectory
 from revelm.trajectories.store import count_trajectories
 from tests.unit.test_eval_metrics import sample
@@ -34,7 +35,7 @@ def trajectory() -> Trajectory:
 
 
 def kept(folder: Path, group: int) -> Part:
-    part = Part(0, 1.0, (sample(group, 0, 1.0),), f"{group:06d}")
+    part = Part(0, Spent(1.0, 1.0), (sample(group, 0, 1.0),), f"{group:06d}")
     save_part(folder, "static", part, [trajectory()])
     return part
 
@@ -61,7 +62,7 @@ def test_a_part_without_its_trajectories_is_asked_again(tmp_path: Path, damage: 
 def test_a_full_disk_names_the_file_and_the_remedy(tmp_path: Path, limit: int) -> None:
     """Catches "Error writing bytes to file" of an hour's answers: which file, and what now?"""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    part = Part(0, 1.0, tuple(sample(group, 0, 1.0, text="x" * 50) for group in range(100)), "000000")
+    part = Part(0, Spent(1.0, 1.0), tuple(sample(group, 0, 1.0, text="x" * 50) for group in range(100)), "000000")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(OSError, match="answers so far are kept, --resume goes on") as found:
@@ -76,3 +77,11 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     with pytest.raises(ValueError, match=r"out: .*x is no folder"), alone_in(tmp_path / "x"):
         pass
+
+
+def test_speed_is_that_of_decoding() -> None:
+    """Catches tokens per second that count the time of verdicts, of a sandbox say, and processes added up that work at
+    the same time."""
+    spent = [(0, Spent(1.0, 9.0)), (0, Spent(1.0, 1.0)), (1, Spent(3.0, 3.0))]
+    parts = [Part(process, one, (sample(i, 0, 1.0, tokens=6),)) for i, (process, one) in enumerate(spent)]
+    assert times(parts) == {"tokens_per_second": 6.0, "seconds": 10.0}

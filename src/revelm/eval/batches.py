@@ -1,5 +1,6 @@
 """The answers to one task under one setting: batch by batch, each kept when it is there, shared over processes."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,14 +73,15 @@ def answer_all(
 
 
 def times(parts: Sequence[Part]) -> dict[str, float]:
-    """``seconds`` of the process that took longest, over all its parts, and ``tokens_per_second`` of all together."""
-    spent: dict[int, float] = {}
+    """``seconds`` of the process that took longest, over all its parts; ``tokens_per_second`` of all together, over the
+    seconds of the process that decoded longest."""
+    decoding, total = defaultdict[int, float](float), defaultdict[int, float](float)
     for part in parts:
-        spent[part.process] = spent.get(part.process, 0.0) + part.seconds
-    seconds = max(spent.values())
+        decoding[part.process] += part.spent.decoding
+        total[part.process] += part.spent.total
     return {
-        "tokens_per_second": sum(one.tokens for part in parts for one in part.samples) / seconds,
-        "seconds": seconds,
+        "tokens_per_second": sum(one.tokens for part in parts for one in part.samples) / max(decoding.values()),
+        "seconds": max(total.values()),
     }
 
 
@@ -91,12 +93,12 @@ def _batch_size(asked: Asked, setting: str, engine: Engine) -> int:
 def _ask(asked: Asked, setting: str, engine: Engine, places: Sequence[int]) -> tuple[Part, list[Trajectory]]:
     """The answers to the problems at ``places``."""
     problems = [asked.problems[place] for place in places]
-    found, seconds = answers_to(engine, asked.task, problems, asked.job.asked, setting=setting)
+    found, spent = answers_to(engine, asked.task, problems, asked.job.asked, setting=setting)
     samples = samples_of(found, asked.task, tokenizer=engine.tokenizer, places=places)
-    return Part(0, seconds, tuple(samples), f"{places[0]:06d}"), [one.trajectory for one in found]
+    return Part(0, spent, tuple(samples), f"{places[0]:06d}"), [one.trajectory for one in found]
 
 
 def _progress(asked: Asked, setting: str, part: Part, done: int) -> Progress:
     right = sum(one.correct for one in part.samples) / len(part.samples)
-    speed = sum(one.tokens for one in part.samples) / part.seconds
+    speed = sum(one.tokens for one in part.samples) / part.spent.decoding
     return Progress(asked.job.name, setting, done, len(asked.problems), right, speed)

@@ -13,6 +13,7 @@ from revelm.engine.named_caches import cache_for
 from revelm.eval.config import EvaluationSpec
 from revelm.eval.metrics import summarise
 from revelm.eval.samples import samples_of
+from revelm.eval.store import Spent
 from revelm.models.blocks import decoding_family, decoding_model
 from revelm.rollout.collect import Answer, check_problems, collect
 from revelm.tasks.task import AnswerTask, Task
@@ -53,15 +54,15 @@ def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: Eval
     """{"settings": {name: metrics}, "answers": {name: answers}, ...}.
 
     Metrics: those of ``revelm.eval.metrics.summarise``, each {"mean", "low", "high", "n"} with 95 % intervals clustered
-    by problem; tokens_per_second (a number) and seconds, of drawing and judging together.
+    by problem; tokens_per_second (a number), of decoding alone, and seconds, of decoding and judging.
     """
     settings: dict[str, Any] = {}
     answers: dict[str, list[Answer]] = {}
     for name in spec.named_settings():
-        found, seconds = answers_to(engine, task, problems, spec, setting=name)
+        found, spent = answers_to(engine, task, problems, spec, setting=name)
         tokens = sum(a.trajectory.num_tokens for a in found)
         numbers = summarise(samples_of(found, task), pass_at=spec.pass_at, is_voting=isinstance(task, AnswerTask))
-        settings[name] = numbers | {"tokens_per_second": tokens / seconds, "seconds": seconds}
+        settings[name] = numbers | {"tokens_per_second": tokens / spent.decoding, "seconds": spent.total}
         answers[name] = found
     shown = {name: s.model_dump(mode="json") for name, s in spec.named_settings().items()}
     return {
@@ -76,18 +77,20 @@ def evaluate(engine: Engine, task: Task, problems: Sequence[Problem], spec: Eval
 
 def answers_to(
     engine: Engine, task: Task, problems: Sequence[Problem], spec: EvaluationSpec, *, setting: str
-) -> tuple[list[Answer], float]:
-    """The answers to ``problems`` under the setting of that name, and the seconds that they took."""
+) -> tuple[list[Answer], Spent]:
+    """The answers to ``problems`` under the setting of that name, and the time that they took."""
     how, began = spec.named_settings()[setting], perf_counter()
+    used = engine_at(engine, how.block_size)
+    before = used.stats.seconds_total
     found = collect(
-        engine_at(engine, how.block_size),
+        used,
         task,
         problems,
         sampling=how.sampling(),
         group_size=spec.num_answers(setting),
         seed=derive_seed(spec.seed, "evaluate", setting),
     )
-    return found, perf_counter() - began
+    return found, Spent(used.stats.seconds_total - before, perf_counter() - began)
 
 
 def engine_at(engine: Engine, block_size: int | None) -> Engine:

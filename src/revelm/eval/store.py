@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from revelm.core.atomic import finite, write_text_atomic
@@ -27,11 +27,19 @@ PARTS = "parts"
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Seconds: of the engine's work, and of all, which has verdicts in it."""
+
+    decoding: float
+    total: float
+
+
+@dataclass(frozen=True)
 class Part:
-    """The answers to some problems: who asked, how many seconds it took, and the name of its files ("": none)."""
+    """The answers to some problems: who asked, the time it took, and the name of its files ("": none)."""
 
     process: int
-    seconds: float
+    spent: Spent
     samples: tuple[Sample, ...]
     name: str = ""
 
@@ -41,7 +49,7 @@ def save_part(folder: Path, setting: str, part: Part, trajectories: Sequence[Tra
     place = folder / PARTS / setting
     with _told(place / f"{part.name}.parquet") as file:
         write_trajectories(file, trajectories)
-    content = {"process": part.process, "seconds": part.seconds, "samples": [one.row() for one in part.samples]}
+    content = {"process": part.process, "seconds": asdict(part.spent), "samples": [one.row() for one in part.samples]}
     with _told(place / f"{part.name}.json") as file:
         write_text_atomic(file, json.dumps(content))
 
@@ -55,7 +63,7 @@ def read_parts(folder: Path, setting: str) -> list[Part]:
             content = json.loads(file.read_text(encoding="utf-8"))
             samples = tuple(Sample(**row) for row in content["samples"])
             if count_trajectories(file.with_suffix(".parquet")) == len(samples):
-                parts.append(Part(content["process"], content["seconds"], samples, file.stem))
+                parts.append(Part(content["process"], Spent(**content["seconds"]), samples, file.stem))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: damaged ({error}); remove it to have its problems asked again") from error
     return parts
