@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from revelm.cli.main import main
 from revelm.eval.compare import compare_evaluations, compared, comparison_markdown, page_of, write_comparison
 from revelm.eval.paired import dealt_p, difference, holm, paired_p, sign_flip_p
 from revelm.eval.pairing import Both, Paired
@@ -235,6 +236,30 @@ def test_what_was_asked_otherwise_is_said(tmp_path: Path) -> None:
     assert entry["otherwise"] == {"decoding.temperature": [0.0, 1.0]}
     (entry,) = compare_evaluations(tmp_path / "a", tmp_path / "a")["comparisons"]
     assert entry["otherwise"] == {}
+
+
+def test_two_settings_of_one_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches settings of one run, which are the usual question, that cannot be compared, or are with themselves."""
+    summary = written(tmp_path) | {"decoding": {"static": {"rule": "static"}, "dynamic": {"rule": "dynamic"}}}
+    summary["settings"]["dynamic"] = summary["settings"]["static"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    rows = (tmp_path / "samples" / "static.jsonl").read_text().replace('"correct": 0.0', '"correct": 1.0')
+    (tmp_path / "samples" / "dynamic.jsonl").write_text(rows)
+    for first, second, change in (("static", "dynamic", 0.5), ("dynamic", "static", -0.5), ("static", "static", 0.0)):
+        words = [f"{tmp_path}@{first}", f"{tmp_path}/@{second}", "--out", str(tmp_path / "x.html")]
+        assert main(["eval", "compare", *words, "--format", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        (entry,) = found["comparisons"]
+        assert entry["setting"] == (first if first == second else f"{first} → {second}")
+        assert entry["otherwise"] == ({} if first == second else {"decoding.rule": [first, second]})
+        assert entry["difference"]["mean"] == change
+        assert found["only_first"] == found["only_second"] == []
+        assert f"<small>{entry['setting']}</small>" in (tmp_path / "x.html").read_text()
+    assert [one["setting"] for one in compare_evaluations(tmp_path / "@static", tmp_path)["comparisons"]] == ["static"]
+    with pytest.raises(ValueError, match=r"@greedy: no setting 'greedy'; .* has static, dynamic"):
+        compare_evaluations(tmp_path / "@greedy", tmp_path)
+    assert main(["eval", "compare", str(tmp_path)]) == 2
+    assert "RUN@static RUN@dynamic" in capsys.readouterr().err
 
 
 def test_a_folder_without_samples_is_named(tmp_path: Path) -> None:

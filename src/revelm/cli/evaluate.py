@@ -25,7 +25,8 @@ def add_to(verbs: Any) -> None:
         "eval",
         help=what,
         description=f"{what[0].upper() + what[1:]}.",
-        epilog="revelm eval compare A B: a paired comparison of two evaluations, by the folders given as --out",
+        epilog="revelm eval compare A B: a paired comparison of two evaluations, by the folders given as --out; "
+        "RUN@static RUN@dynamic: of two settings of one",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -100,7 +101,8 @@ def compare(words: argparse.Namespace) -> None:
 
     places = words.overrides[1:]
     if len(places) != 2 or any("=" in place for place in places):
-        raise ValueError(f"eval compare: expected two folders of evaluations, got {' '.join(places) or 'none'}")
+        told = "two folders of evaluations, or RUN@static RUN@dynamic for two settings of one"
+        raise ValueError(f"eval compare: expected {told}; got {' '.join(places) or 'none'}")
     found = write_comparison(*map(Path, places), out=None if words.out is None else Path(words.out))
     print(json.dumps(found, indent=2) if words.format == "json" else comparison_markdown(found))
 

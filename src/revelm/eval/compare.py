@@ -19,13 +19,14 @@ SUFFIXES = (".md", ".json", ".html")
 
 
 def compare_evaluations(first: Path, second: Path) -> dict[str, Any]:
-    """What ``second`` has over ``first``: under "comparisons" an entry for each task and setting that both have.
+    """What ``second`` has over ``first``: under "comparisons" an entry for each task and setting that both have. Either
+    is the folder of an evaluation, or ``folder@setting``.
 
     An entry: ``difference`` of accuracies {"mean", "low", "high", "n"} (n: problems that both answered), ``p``,
     ``p_holm``, the ids of problems ``won`` and ``lost`` (by ``second``), ``num_equal``, how many problems were
     ``left_out`` because only one has them or they are asked otherwise, and what in the settings is ``otherwise``. Under
     "only_first" and "only_second": tasks and settings without a counterpart.
-    ValueError for a folder that is no finished evaluation, and where nothing is common.
+    ValueError for a folder that is no finished evaluation, an unknown setting, and where nothing is common.
     """
     return compared_pairs(first, second, paired_evaluations(first, second))
 

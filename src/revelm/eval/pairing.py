@@ -1,7 +1,11 @@
-"""Two evaluations side by side: which problems both answered under a setting of the same name, and how."""
+"""Two evaluations side by side: which problems both answered under a setting of the same name, and how.
+
+``folder@setting`` is one setting of an evaluation, to be compared with another, of the same evaluation or not.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +37,10 @@ class Both:
 
 @dataclass(frozen=True)
 class Paired:
-    """What both answered of a task under a setting. ``left_out``: problems that only one has, or has otherwise.
+    """What both answered of a task under a setting, or under two: "first → second".
 
-    ``otherwise``: what was asked in another way, as (first, second) by the name of the field.
+    ``left_out``: problems that only one has, or has otherwise. ``otherwise``: what was asked in
+    another way, as (first, second) by the name of the field.
     """
 
     task: str
@@ -54,30 +59,65 @@ class Pairing:
     only_second: Sequence[str]
 
 
-def paired_evaluations(first: Path, second: Path) -> Pairing:
-    """An entry for each task and setting with problems that both answered.
+@dataclass(frozen=True)
+class _Side:
+    """One of the two: its folder, the one setting that is meant (None: all), what it found, and its files of samples
+    by task and setting."""
 
-    ValueError for a folder that is no finished evaluation, and where nothing is common.
+    folder: Path
+    only: str | None
+    summary: Mapping[str, Any]
+    places: Mapping[tuple[str, str], Path]
+
+
+def paired_evaluations(first: Path, second: Path) -> Pairing:
+    """An entry for each task and setting with problems that both answered; of ``folder@setting`` for each task.
+
+    ValueError for a folder that is no finished evaluation, an unknown setting, and where nothing is common.
     """
-    summaries = _summary(first), _summary(second)
-    places = _places(first, summaries[0]), _places(second, summaries[1])
-    found = []
-    for key in (key for key in places[0] if key in places[1]):
-        ones, others = (_by_question(read_samples(some[key])) for some in places)
-        both = [Both(ones[name], others[name]) for name in ones if name in others]
-        left_out = len({*ones, *others}) - len(both)
-        if both:
-            told = [dict(_leaves(_said(summary, *key))) for summary in summaries]
-            names = [name for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
-            otherwise = {name: (told[0].get(name), told[1].get(name)) for name in names}
-            found.append(Paired(*key, both, left_out, otherwise))
+    sides = _side(first), _side(second)
+    found, keys = [], []
+    for key, other in product(*(side.places for side in sides)):
+        if key[0] != other[0] or (key[1] != other[1] and None in (sides[0].only, sides[1].only)):
+            continue
+        one = _paired(sides, key, other)
+        found += [one] if one.problems else []
+        keys += [(key, other)] if one.problems else []
     if not found:
         raise ValueError(
             f"{first} and {second}: no problem was answered in both under a setting of the same name; "
-            f"{_told(first, places[0])}; {_told(second, places[1])}"
+            f"{_told(sides[0])}; {_told(sides[1])}; two settings are compared as {sides[0].folder}@NAME"
         )
-    keys = {(one.task, one.setting) for one in found}
-    return Pairing(found, *(["/".join(key) for key in some if key not in keys] for some in places))
+    used = [set(some) for some in zip(*keys, strict=True)]
+    only = [["/".join(key) for key in side.places if key not in some] for side, some in zip(sides, used, strict=True)]
+    return Pairing(found, *only)
+
+
+def _paired(sides: tuple[_Side, _Side], key: tuple[str, str], other: tuple[str, str]) -> Paired:
+    """What ``key`` of the first and ``other`` of the second have in common."""
+    keys = key, other
+    ones, others = (_by_question(read_samples(side.places[at])) for side, at in zip(sides, keys, strict=True))
+    both = [Both(ones[name], others[name]) for name in ones if name in others]
+    told = [dict(_leaves(_said(side.summary, *at))) for side, at in zip(sides, keys, strict=True)]
+    names = [name for name in dict.fromkeys([*told[0], *told[1]]) if told[0].get(name) != told[1].get(name)]
+    otherwise = {name: (told[0].get(name), told[1].get(name)) for name in names}
+    setting = key[1] if key == other else f"{key[1]} → {other[1]}"
+    return Paired(key[0], setting, both, len({*ones, *others}) - len(both), otherwise)
+
+
+def _side(path: Path) -> _Side:
+    """What is meant by a folder, or by ``folder@setting``."""
+    before, at, only = path.name.rpartition("@")
+    if not at or not only or path.is_dir():
+        summary = _summary(path)
+        return _Side(path, None, summary, _places(path, summary))
+    folder = path.with_name(before) if before else path.parent
+    summary = _summary(folder)
+    places = _places(folder, summary)
+    meant = {key: place for key, place in places.items() if key[1] == only}
+    if not meant:
+        raise ValueError(f"{path}: no setting {only!r}; {folder} has {', '.join(dict.fromkeys(s for _, s in places))}")
+    return _Side(folder, only, summary, meant)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -125,5 +165,5 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def _told(folder: Path, places: Mapping[tuple[str, str], Any]) -> str:
-    return f"{folder} has {', '.join(f'{task}/{setting}' for task, setting in places)}"
+def _told(side: _Side) -> str:
+    return f"{side.folder} has {', '.join(f'{task}/{setting}' for task, setting in side.places)}"
