@@ -16,6 +16,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 hypothesis.settings.register_profile("revelm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("revelm")
 
+LONGEST_ID = 60
+"""Characters of a text that names its case by itself."""
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes and long texts are numbered: what they hold may differ from one process to the next (a time, a path), and
+    two workers that name a case differently run no test at all."""
+    return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > LONGEST_ID) else None
+
 
 def pytest_collection_finish() -> None:
     """What is there before the first test stays: the collector need not look at it again and again."""
