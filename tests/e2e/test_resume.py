@@ -201,7 +201,7 @@ def test_full_attention_runs_resumed_are_bit_for_bit(full_model: Path, tmp_path:
     assert load_config(SFTConfig, straight / "config.yaml", []).objective == {"kind": "random_mask_sft"}
     only_first_half(straight, tmp_path / "b")
     assert_same_runs(straight, run_sft(sft_values(full_model, tmp_path / "b", resume=True)), 10)
-    with pytest.raises(ValueError, match=r"resume: objective is .*'num_pad': 2.*, but"):
+    with pytest.raises(ValueError, match=r"resume: objective\.num_pad is 2, but .* says nothing"):
         run_sft(sft_values(full_model, tmp_path / "b", resume=True, objective={"num_pad": 2}))
     straight = run_rl(rl_values(full_model, tmp_path / "c"))
     ratios = [row["ratio"] for row in rows(straight) if row["phase"] == "rl" and row["num_trained"]]
@@ -347,5 +347,5 @@ def test_what_does_not_change_the_learning_may_change(model: Path, tmp_path: Pat
     run_rl(values)
     rollout = {**values["rollout"], "num_slots": 3, "save_every": 0}
     run_rl(values | {"rollout": rollout, "optimizer": {**SCHEDULE, "max_skipped": 2}, "resume": True})
-    with pytest.raises(ValueError, match=r"resume: rollout is .*'group_size': 2"):
+    with pytest.raises(ValueError, match=r"resume: rollout\.group_size is 2"):
         run_rl(values | {"rollout": {**rollout, "group_size": 2}, "resume": True})

@@ -68,6 +68,16 @@ def test_overrides_stand_anywhere() -> None:
     assert _parse(["eval", "--model", "m", "task=chain"]).overrides == ["task=chain"]
 
 
+@pytest.mark.parametrize(
+    "words", ["sft r.yaml --set a.b=1", "sft r.yaml --a.b=1", "rl r.yaml --a.b 1", "rl r.yaml --out x a.b 1"]
+)
+def test_options_that_are_fields_say_how_fields_are_changed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a user of other trainers who is told that an argument is wrong, and not what is right."""
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert "; fields of a recipe are changed by a.b=value, without dashes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["nope", "", "ls --x", "ls a=b", "rl r.yaml --out x stray", "sft", "ls nothing"])
 def test_wrong_words_exit_with_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches stray words that are silently dropped."""

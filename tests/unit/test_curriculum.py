@@ -109,13 +109,15 @@ def test_a_stopped_curriculum_goes_on_where_it_was(tmp_path: Path) -> None:
     first = told(tmp_path, "stages={basics: {kind: sft, train: {steps: 1}}}")
     curriculum.run(first)
     assert not (tmp_path / "run" / "answers").exists()
-    with pytest.raises(ValueError, match=r"stages\.basics: resume: optimizer is .*, but .*basics/config\.yaml says"):
+    with pytest.raises(
+        ValueError, match=r"stages\.basics: resume: optimizer\.learning_rate is 0\.002, but .*basics/config\.yaml says"
+    ):
         curriculum.run(told(tmp_path, "resume=true", "shared.optimizer.learning_rate=2e-3"))
     with pytest.raises(ValueError, match=r"basics have begun in .*; they come first, in that order"):
         curriculum.run(told(tmp_path, "resume=true", "stages={answers: {kind: rl}}"))
     run = curriculum.run(told(tmp_path, "resume=true"))
     assert all(torch.equal(a, b) for a, b in zip(weights(run), weights(whole), strict=True))
-    with pytest.raises(ValueError, match=r"stages\.answers: resume: rollout is .*'problems_per_step': 2"):
+    with pytest.raises(ValueError, match=r"stages\.answers: resume: rollout\.problems_per_step is 2"):
         curriculum.run(config.model_copy(update={"resume": True}))
 
 

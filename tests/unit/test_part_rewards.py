@@ -222,7 +222,7 @@ def test_a_resumed_run_keeps_its_parts(tmp_path: Any) -> None:
         return parse_config(RLConfig, {**values, "reward": {"parts": ["task", part]}})
 
     check_same_run(told(0.5, "http://b"), told(0.5, "http://a"), tmp_path)
-    with pytest.raises(ValueError, match="resume: reward is"):
+    with pytest.raises(ValueError, match=r"resume: reward\.parts\.1\.weight is 0\.6, but .* says 0\.5"):
         check_same_run(told(0.6, "http://a"), told(0.5, "http://a"), tmp_path)
 
 

@@ -61,7 +61,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     takes_words = "takes_words" in words
     stray = [w for w in rest if w.startswith("-") or not (takes_words or "=" in w) or "overrides" not in words]
     if stray:
-        parser.error(f"unrecognised argument: {stray[0]}")
+        remedy = "; fields of a recipe are changed by a.b=value, without dashes" if "overrides" in words else ""
+        parser.error(f"unrecognised argument: {stray[0]}{remedy}")
     if rest:
         words.overrides = [*words.overrides, *rest]
     return words

@@ -5,6 +5,7 @@ strict in the JSON sense: a number is not a string or a bool, an integer serves 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -46,6 +47,7 @@ ALIASES = {
     "target_modules": "targets",
     "use_rslora": "is_rank_stabilised",
 }
+_MEMBER = re.compile(r"(literal|list|tuple|dict|set|function-\w+)\[")  # how pydantic calls the members of a union
 ADVICE = {
     "denoising_steps": "; give tokens_per_step = block_size / denoising_steps",
     "guidance_scale": "; give guidance = guidance_scale - 1, which is 0 when off",
@@ -97,7 +99,7 @@ def validate(kind: Any, value: Any, *, where: str = "") -> Any:
 
 def describe(error: Mapping[str, Any], where: str = "") -> str:
     """One pydantic error as a sentence: dotted field, value, reason."""
-    path = dotted(where, *error["loc"])
+    path = dotted(where, *(part for part in error["loc"] if not _MEMBER.match(str(part))))
     prefix = f"{path}: " if path else ""
     if error["type"] == "missing" or error["type"] == "missing_argument":
         return f"{prefix}required, but not given"

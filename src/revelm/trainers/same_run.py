@@ -33,7 +33,19 @@ def check_same_run(now: SFTConfig | RLConfig, before: SFTConfig | RLConfig, save
         pairs["model.path"] = (before.model.path, now.model.path)
     for name, (was, told) in pairs.items():
         if was != told:
-            raise ValueError(f"resume: {name} is {told}, but {saved} says {was}; keep it, or change out")
+            field, is_now, was_then = _difference(name, told, was)
+            raise ValueError(f"resume: {field} is {is_now}, but {saved} says {was_then}; keep it, or change out")
+
+
+def _difference(name: str, told: Any, was: Any) -> tuple[str, Any, Any]:
+    """The first field in which two unequal values differ, and both sides of it; of components first their kind."""
+    if isinstance(told, list) and isinstance(was, list) and len(told) == len(was):
+        told, was = dict(enumerate(told)), dict(enumerate(was))
+    if not isinstance(told, dict) or not isinstance(was, dict):
+        return name, told, was
+    fields = sorted({**told, **was}, key=lambda field: field != "kind")
+    first = next(f for f in fields if f not in told or f not in was or told[f] != was[f])
+    return _difference(f"{name}.{first}", told.get(first, "left out"), was.get(first, "nothing"))
 
 
 def _essential(values: Any, part: str = "") -> Any:
