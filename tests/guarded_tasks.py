@@ -14,6 +14,7 @@ from typing import Any
 
 from revelm.core.types import Completion, Problem, Score
 from revelm.tasks.file_splits import read_problems
+from tests.toy_tasks import Parity
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,20 @@ class FromRows(Obedient):
             str(self.data), self.name, read=lambda row, name: Problem(name, "", row.text("reference"))
         )
         return found[:1] if split == "train" else found[1 : len(found) - self.is_short]
+
+
+@dataclass(frozen=True)
+class GuardedParity(Parity):
+    """``Parity`` whose verdicts are reached by workers; that on the problem of id ``bad`` raises."""
+
+    score_seconds: float = 60.0
+    bad: str = ""
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        """1 or 0, by parity of the text."""
+        if problem.id == self.bad:
+            raise KeyError(problem.id)
+        return super().score(problem, completion)
 
 
 def _right(reason: str) -> Score:

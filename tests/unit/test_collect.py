@@ -13,10 +13,11 @@ from revelm.decoding.sampling import Sampling
 from revelm.engine.engine import Engine
 from revelm.objectives.trace_rl import TraceRL
 from revelm.parallel.world import World
-from revelm.rollout.collect import Answer, collect, read_completion
+from revelm.rollout.collect import Answer, collect, collect_meanwhile, read_completion
 from revelm.trainers.config import RLConfig
 from revelm.trainers.rollouts import Ask, Asker
 from revelm.trajectories.record import Trajectory
+from tests.guarded_tasks import GuardedParity
 from tests.tiny_checkpoint import tiny_model, tiny_tokenizer
 from tests.toy_tasks import Parity
 
@@ -42,6 +43,27 @@ def test_answers_do_not_depend_on_their_neighbours() -> None:
         apart = answers(chosen, num_slots=3)
         assert tokens(apart, "train:3") == tokens(together, "train:3")
     assert tokens(answers(problems[:2], group_size=5), "train:1")[:2] == tokens(together, "train:1")
+
+
+def test_verdicts_reached_meanwhile_are_those_reached_after() -> None:
+    """Catches scores that go to other answers, as these end in another order than they were asked in, and an engine
+    that a verdict that raises leaves at work."""
+    engine, problems = Engine(tiny_model(spread=0.05), tiny_tokenizer(), num_slots=2), list(Parity().problems("train"))
+    asked: dict[str, Any] = {"sampling": SAMPLING, "group_size": 3, "seed": 5}
+
+    def told(found: list[Answer]) -> list[tuple[Any, ...]]:
+        return [
+            (a.problem.id, a.group, tuple(a.trajectory.completion_ids), a.score.value, a.trajectory.info) for a in found
+        ]
+
+    here = told(collect(engine, Parity(), problems, **asked))
+    assert {value for *_, value, _ in here} == {0.0, 1.0}
+    for asking in (collect, collect_meanwhile):
+        assert told(asking(engine, GuardedParity(), problems, **asked)) == here
+        with pytest.raises(ValueError, match=r"problem 'train:1': its verdict raised KeyError"):
+            asking(engine, GuardedParity(bad="train:1"), problems, **asked)
+        assert not engine.is_busy
+    assert told(collect_meanwhile(engine, Parity(), problems, **asked)) == here
 
 
 def test_answers_differ_where_they_should() -> None:

@@ -29,7 +29,8 @@ def test_a_pattern_that_takes_for_ever_ends() -> None:
 
 def test_workers_that_fail_to_start_now_and_then() -> None:
     """Catches a long run that ends because five workers, over days, were killed before they had begun."""
-    work = ScoreRound(Obedient(), [(Problem(str(i), "", ""), Completion("", 1, 1, "stop")) for i in range(3)])
+    work = ScoreRound(Obedient())
+    work.add((Problem(str(i), "", ""), Completion("", 1, 1, "stop")) for i in range(3))
     said = {"value": 1.0, "breakdown": {"correct": 1.0}, "scope": "outcome", "reason": ""}
     for place in range(3):
         for _ in range(4):

@@ -65,6 +65,41 @@ def test_equal_answers_are_judged_once(pool: ScorePool, tmp_path: Path) -> None:
     assert [score.breakdown["error"] for score in broken] == [1.0] * 3
 
 
+def test_answers_are_judged_while_others_are_made(pool: ScorePool, tmp_path: Path) -> None:
+    """Catches workers that wait for the last answer, scores that are lost or given twice between two looks, and an
+    equal answer that is judged again because it came later."""
+    note, (first, second) = tmp_path / "note", items("x", "wrong")
+    noted = (first[0], Completion(f"note {note}", 1, 1, "stop"))
+    with pool.judging(Obedient()) as judge:
+        judge.add([first, noted])
+        until = time.monotonic() + 120
+        while not note.exists() and time.monotonic() < until:
+            judge.add([])
+            time.sleep(0.01)
+        assert note.exists()
+        judge.add([second])
+        found = list(judge.rest())
+        judge.add([noted, first])
+        found += judge.rest()
+        assert list(judge.rest()) == []
+    assert sorted(place for place, _ in found) == [0, 1, 2, 3, 4]
+    reasons = {place: score.reason for place, score in found}
+    assert reasons == {0: "said 'x'", 1: "noted", 2: "said 'wrong'", 3: "noted", 4: "said 'x'"}
+    assert note.read_text() == "."
+
+
+def test_verdicts_that_nobody_waits_for_are_ended(pool: ScorePool, tmp_path: Path) -> None:
+    """Catches workers that go on with the answers of a generation that was given up, and hold up the next ones."""
+    before = time.monotonic()
+    with pool.judging(Obedient()) as judge:
+        judge.add(items("sleep 300", "sleep 300", "x"))
+    assert [score.value for score in pool.score(Obedient(), items("x"))] == [1.0]
+    assert time.monotonic() - before < 200
+    with pool.judging(Obedient()) as judge:
+        judge.add([])
+        assert list(judge.rest()) == []
+
+
 def test_the_same_scores_as_in_this_process(pool: ScorePool) -> None:
     """Catches a score that is not the same on its way back: numbers of numpy, other mappings, text that is no UTF-8."""
     odd = items("numpy", "mapping", "spin 0", "\ud800")

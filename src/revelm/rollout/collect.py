@@ -1,6 +1,6 @@
 """The one path from problems to scored answers, for training and evaluation alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -15,7 +15,7 @@ from revelm.engine.engine import Engine
 from revelm.engine.named_caches import check_requests
 from revelm.engine.prompts import make_requests, prompt_ids
 from revelm.engine.settings import CacheSpec
-from revelm.rollout.verdicts import verdicts
+from revelm.rollout.verdicts import judging, verdicts
 from revelm.tasks.task import Task
 from revelm.trajectories.record import Trajectory
 
@@ -55,6 +55,18 @@ def _check_rewards(rewards: np.ndarray | None, size: int, unit: str, *, where: s
         raise ValueError(f"{where}: the reward of {unit} {int((~np.isfinite(rewards)).argmax())} is not finite")
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """One answer to be drawn; ``sampling`` has its seed."""
+
+    problem: Problem
+    group: int
+    sampling: Sampling
+
+
+Ended = tuple[Trajectory, Completion]
+
+
 def collect(
     engine: Engine,
     task: Task,
@@ -71,18 +83,68 @@ def collect(
     answers twice; or one per problem. The engine needs a tokenizer. ValueError names the problem whose answer the task
     gave no usable score.
     """
-    prompts = [task.prompt(p) for p in problems for _ in range(group_size)]
+    draws = _draws(problems, sampling, group_size=group_size, seed=seed)
+    ended = _decoded(engine, task, draws)
+    scores = verdicts(task, [(draw.problem, said) for draw, (_, said) in zip(draws, ended, strict=True)])
+    return [_answer(draw, *end, score) for draw, end, score in zip(draws, ended, scores, strict=True)]
+
+
+def collect_meanwhile(
+    engine: Engine,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    sampling: Sampling,
+    group_size: int,
+    seed: int | Sequence[int],
+) -> list[Answer]:
+    """The answers of ``collect``; workers begin with the verdicts of a guarded task while others are being decoded.
+
+    Where workers have no cores of their own they slow the engine down, so this is not for measuring its speed.
+    """
+    draws = _draws(problems, sampling, group_size=group_size, seed=seed)
+    places: list[int] = []
+    with judging(task) as judge:
+
+        def tell(place: int, said: Completion) -> None:
+            places.append(place)
+            judge.add([(draws[place].problem, said)])
+
+        ended = _decoded(engine, task, draws, tell=tell)
+        scores = {places[i]: score for i, score in judge.rest()}
+    return [_answer(draw, *ended[i], scores[i]) for i, draw in enumerate(draws)]
+
+
+def _draws(
+    problems: Sequence[Problem], sampling: Sampling, *, group_size: int, seed: int | Sequence[int]
+) -> list[_Draw]:
     own = [seed] * len(problems) if isinstance(seed, int) else seed
-    pairs = zip(problems, own, strict=True)
-    seeds = [derive_seed(one, "answer", p.id, i) for p, one in pairs for i in range(group_size)]
-    settings = [replace(sampling, seed=s) for s in seeds]
-    trajectories = engine.generate(prompts, settings)
-    items = [(problems[i // group_size], read_completion(engine.tokenizer, t)) for i, t in enumerate(trajectories)]
-    answers = []
-    for i, (trajectory, item, score) in enumerate(zip(trajectories, items, verdicts(task, items), strict=True)):
-        info = {"problem": item[0].id, "score": score.value}
-        answers.append(Answer(item[0], i // group_size, replace(trajectory, info=info), item[1], score))
-    return answers
+    return [
+        _Draw(problem, group, replace(sampling, seed=derive_seed(one, "answer", problem.id, i)))
+        for group, (problem, one) in enumerate(zip(problems, own, strict=True))
+        for i in range(group_size)
+    ]
+
+
+def _decoded(
+    engine: Engine, task: Task, draws: Sequence[_Draw], *, tell: Callable[[int, Completion], None] | None = None
+) -> list[Ended]:
+    """Records and texts, in order. ``tell``: is told of each as it ends, with its place."""
+    said: dict[int, Completion] = {}
+
+    def end(place: int, trajectory: Trajectory) -> None:
+        said[place] = read_completion(engine.tokenizer, trajectory)
+        if tell is not None:
+            tell(place, said[place])
+
+    prompts, settings = [task.prompt(draw.problem) for draw in draws], [draw.sampling for draw in draws]
+    trajectories = engine.generate(prompts, settings, on_finish=end)
+    return [(trajectory, said[place]) for place, trajectory in enumerate(trajectories)]
+
+
+def _answer(draw: _Draw, trajectory: Trajectory, completion: Completion, score: Score) -> Answer:
+    info = {"problem": draw.problem.id, "score": score.value}
+    return Answer(draw.problem, draw.group, replace(trajectory, info=info), completion, score)
 
 
 def check_problems(

@@ -1,4 +1,4 @@
-"""One call's worth of answers to judge: which are waiting, how each is decided, and what the end of a worker means.
+"""Answers to judge by one task: which are waiting, how each is decided, and what the end of a worker means.
 
 What a verdict may use is CPU time of its process since it began, which no load on the machine adds to. Wall clock time
 only ends verdicts that wait for something, and says so: "error", not "wrong".
@@ -6,7 +6,7 @@ only ends verdicts that wait for something, and says so: "error", not "wrong".
 
 import pickle
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from revelm.core.errors import RunError
@@ -20,32 +20,44 @@ _MAX_FAILED_STARTS = 5
 
 
 class ScoreRound:
-    """``items`` to be judged by ``task``.
+    """Items to be judged by ``task``, numbered in the order in which they are added.
 
     ``task``, ``is_warmed``: what workers need to know of the task. ``cpu_seconds``, ``wall_seconds``: limits of one
     verdict. Answers to one problem object that are equal in every field are judged once: of a model that has learnt its
     problem, most are. ValueError for a task that cannot be sent, or whose limit is none.
     """
 
-    def __init__(self, task: GuardedTask, items: Sequence[tuple[Problem, Completion]]) -> None:
+    def __init__(self, task: GuardedTask) -> None:
         self.cpu_seconds = float(task.score_seconds)
         if not self.cpu_seconds > 0:
             raise ValueError(f"task {task.name!r}: score_seconds is {task.score_seconds}; expected CPU seconds above 0")
         self.wall_seconds = WALL_FACTOR * self.cpu_seconds
         self.is_warmed = isinstance(task, WarmedTask)
-        self._name, self._items = task.name, list(items)
+        self._name, self._items = task.name, list[tuple[Problem, Completion]]()
         self.task = self._packed(task, "it")
-        firsts: dict[tuple[int, Completion], int] = {}
+        self._firsts: dict[tuple[int, Completion], int] = {}
         self._equals: dict[int, list[int]] = {}  # the places of equal answers, by the first of them
-        for place, (problem, completion) in enumerate(self._items):
-            first = firsts.setdefault((id(problem), completion), place)
-            self._equals.setdefault(first, []).append(place)
-        self._waiting = deque(firsts.values())
+        self._settled: dict[int, Score] = {}  # by the same
+        self._waiting = deque[int]()
         self._found: list[tuple[int, Score]] = []
-        self._num_left = len(self._items)
+        self._num_left = 0
         self._retried: set[int] = set()
         self._failed_starts = 0
         self._mean_seconds = _CHUNK_SECONDS
+
+    def add(self, items: Iterable[tuple[Problem, Completion]]) -> None:
+        """More items."""
+        for problem, completion in items:
+            place = len(self._items)
+            self._items.append((problem, completion))  # which keeps the problem, and with it the meaning of its id
+            first = self._firsts.setdefault((id(problem), completion), place)
+            if first in self._settled:
+                self._found.append((place, self._settled[first]))
+                continue
+            self._num_left += 1
+            self._equals.setdefault(first, []).append(place)
+            if first == place:
+                self._waiting.append(place)
 
     @property
     def num_waiting(self) -> int:
@@ -54,7 +66,7 @@ class ScoreRound:
 
     @property
     def is_done(self) -> bool:
-        """Whether all are judged."""
+        """Whether all that were added are judged."""
         return self._num_left == 0
 
     def found(self) -> list[tuple[int, Score]]:
@@ -119,6 +131,7 @@ class ScoreRound:
         )
 
     def _keep(self, place: int, score: Score) -> None:
+        self._settled[place] = score
         self._found += [(one, score) for one in self._equals[place]]
         self._num_left -= len(self._equals[place])
 

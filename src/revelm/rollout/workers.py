@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import wait
@@ -91,21 +91,28 @@ class ScorePool:
         problem, for a verdict that raises or is no score, and for a task or problem that workers cannot unpickle;
         RunError when workers do not start. Workers that are busy when the iterator is closed are ended.
         """
+        with self.judging(task) as judging:
+            judging.add(items)
+            yield from judging.rest()
+
+    @contextmanager
+    def judging(self, task: GuardedTask) -> Iterator["Judging"]:
+        """For answers that are not all there yet: they are judged while others are still being made.
+
+        Workers that are busy when the context is left are ended. Errors are those of ``stream``, from any call.
+        """
         if os.getpid() != self._owner:
             raise RuntimeError("this pool belongs to the process that made it; after a fork use shared_pool()")
         with self._turn():
-            work = ScoreRound(task, items)
+            work = ScoreRound(task)
             try:
-                while not work.is_done:
-                    self._check_open()
-                    self._deal(work)
-                    self._listen(work)
-                    yield from work.found()
+                yield Judging(work, self._advance)
             except BaseException as error:
                 self._abandon()
                 if isinstance(error, OSError | ValueError):  # closed meanwhile: its workers are gone
                     self._check_open()
                 raise
+            self._abandon()
 
     def close(self) -> None:
         """End all workers. A pool may be closed again, but not used."""
@@ -129,6 +136,12 @@ class ScorePool:
         if not self._ending.alive:
             raise RuntimeError("this pool is closed")
 
+    def _advance(self, work: ScoreRound, seconds: float) -> None:
+        """Give out what is waiting, and take what has come, or comes within ``seconds``."""
+        self._check_open()
+        self._deal(work)
+        self._listen(work, seconds)
+
     def _deal(self, work: ScoreRound) -> None:
         """Give waiting items to idle workers, and to new ones while there may be more."""
         idle = [worker for worker in self._workers if not worker.places]
@@ -143,10 +156,10 @@ class ScorePool:
             except OSError:
                 self._lose(work, worker)
 
-    def _listen(self, work: ScoreRound) -> None:
-        """Wait a moment for what workers have to say, and look after those that say nothing."""
+    def _listen(self, work: ScoreRound, seconds: float) -> None:
+        """Hear what workers say within ``seconds``, and look after those that say nothing."""
         busy = [worker for worker in self._workers if worker.places]
-        ready = wait([worker.connection for worker in busy], _TICK)
+        ready = wait([worker.connection for worker in busy], seconds)
         for worker in busy:
             if worker.connection in ready:
                 self._hear(work, worker)
@@ -211,6 +224,26 @@ class ScorePool:
             worker.ask_to_end()
             self._workers.remove(worker)
         end_all(busy)
+
+
+class Judging:
+    """Answers that are judged while more of them are being made. From ``ScorePool.judging``; used by its thread."""
+
+    def __init__(self, work: ScoreRound, advance: Callable[[ScoreRound, float], None]) -> None:
+        self._work, self._advance = work, advance
+
+    def add(self, items: Iterable[tuple[Problem, Completion]]) -> None:
+        """More answers; does not wait for verdicts. Workers that use too much are ended at the next call."""
+        self._work.add(items)
+        self._advance(self._work, 0.0)
+
+    def rest(self) -> Iterator[tuple[int, Score]]:
+        """The scores that were not given yet, each with the place of its answer in the order of adding, as they are
+        reached."""
+        yield from self._work.found()
+        while not self._work.is_done:
+            self._advance(self._work, _TICK)
+            yield from self._work.found()
 
 
 def shared_pool() -> ScorePool:

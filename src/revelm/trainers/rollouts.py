@@ -20,7 +20,7 @@ from revelm.objectives.credit import groups_within, is_distinct
 from revelm.objectives.objective import RLObjective
 from revelm.objectives.policy import PolicyObjective
 from revelm.parallel.world import World
-from revelm.rollout.collect import Answer, collect
+from revelm.rollout.collect import Answer, collect_meanwhile
 from revelm.rollout.reward_source import RewardSource, with_rewards
 from revelm.tasks.task import Task
 from revelm.trainers.config import RLConfig
@@ -96,7 +96,7 @@ class Asker:
         places = stream(seed, range(first, first + spec.problems_per_step), len(self.ask.problems))
         mine = range(self.world.rank, len(places), self.world.size)
         with self.world.together():
-            own = collect(
+            own = collect_meanwhile(
                 engine,
                 self.ask.task,
                 [self.ask.problems[places[i]] for i in mine],
