@@ -14,6 +14,8 @@ examples:
   revelm score code programs.jsonl --out scored.jsonl is_partial=true limits.seconds=2
   revelm score gsm8k completions.jsonl --out scored.jsonl --resume
   revelm score my_rewards.py:politeness answers.jsonl --out scored.jsonl
+  revelm score math=1,format=0.2 answers.jsonl --out scored.jsonl format.has_box=true
+  revelm score rl.yaml completions.jsonl --out scored.jsonl
 
 rewards:
   math, exact, fuzzy, choice, regex   rows with a prediction and a reference
@@ -21,6 +23,8 @@ rewards:
   another task (`revelm ls tasks`)    rows of its data, each with a completion
   FILE.py:NAME, function, format,     rows with a completion, as in reward.parts
   judge_outcome
+  NAME=WEIGHT,NAME=WEIGHT             a weighted sum of these; their fields as NAME.field=value
+  RECIPE.yaml                         the sum of a recipe: reward.parts over the verdicts of its task
 """
 _MAX_REASONS = 12
 
@@ -36,7 +40,7 @@ def add_to(verbs: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "reward", metavar="REWARD", help="math, code, exact, fuzzy, choice, regex, a task, or FILE.py:NAME"
+        "reward", metavar="REWARD", help="math, code, exact, ..., a task, FILE.py:NAME, a sum or a recipe"
     )
     parser.add_argument("file", metavar="FILE", help=".jsonl, .json, .csv (each also .gz) or .parquet")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="fields of the reward or the task")
@@ -59,7 +63,10 @@ def call(words: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("go on with --resume") from stop
     right, wrong = summary.num_correct, summary.num_errors
-    print(f"{words.out}: {summary.num_rows} rows, mean score {summary.mean:.4f}, {right} correct, {wrong} errors")
+    several = f", {summary.num_answers} answers" if summary.num_answers > summary.num_rows else ""
+    print(
+        f"{words.out}: {summary.num_rows} rows{several}, mean score {summary.mean:.4f}, {right} correct, {wrong} errors"
+    )
     for reason, count in summary.reasons[:_MAX_REASONS]:
         print(f"  {count:>7}  {reason}")
     if others := summary.reasons[_MAX_REASONS:]:
@@ -68,7 +75,7 @@ def call(words: argparse.Namespace) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Shows how many are scored, on stderr: a bar on a terminal, elsewhere a line now and then."""
+    """Shows how many answers are scored, on stderr: a bar on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
         yield _Lines().show
         return

@@ -76,35 +76,57 @@ def _example(problem: Problem, task: Task) -> Judged:
     return Judged(problem, Completion("", 0, 0, "stop"), Score(0.0, {"correct": 0.0}), tuple(task.prompt(problem)))
 
 
+@dataclass(frozen=True)
+class WeightedSum:
+    """The sum for one answer, None where no part has an opinion. Breakdown: ``reward/<name>`` for each opinion, and
+    ``reward/<name>/<what>`` for its details."""
+
+    value: float | None
+    breakdown: Mapping[str, float]
+
+
+def weighted_sums(
+    parts: Sequence[tuple[Part, Reward | BatchReward]], answers: Sequence[Judged]
+) -> tuple[list[WeightedSum], dict[str, float]]:
+    """The sum for each answer, in order, and the counts of the parts. RunError as from ``ratings_of``."""
+    terms: list[list[float]] = [[] for _ in answers]
+    logged: list[dict[str, float]] = [{} for _ in answers]
+    counts = Counter[str]()
+    for part, reward in parts:
+        ratings = ratings_of(part.name, reward, answers)
+        counts.update(ratings.counts)
+        for i, value in enumerate(ratings.values):
+            if value is not None:
+                terms[i].append(part.weight * value)
+                logged[i][f"reward/{part.name}"] = value
+        for i, detail in enumerate(ratings.details):
+            logged[i] |= {f"reward/{part.name}/{key}": number for key, number in detail.items()}
+    sums = [WeightedSum(fsum(some) if some else None, each) for some, each in zip(terms, logged, strict=True)]
+    return sums, dict(counts)
+
+
+def open_part(part: Part, seed: int) -> tuple[Part, Reward | BatchReward]:
+    """A part and what rates answers for it. ValueError as from ``SeededReward.open``."""
+    return part, part.reward.open(seed) if isinstance(part.reward, SeededReward) else part.reward
+
+
 class PartRewards:
     """A weighted sum of rewards; a ``RewardSource``."""
 
     def __init__(self, parts: Sequence[Part], task: Task, *, seed: int) -> None:
         """Opens what is to be opened. ValueError as from ``SeededReward.open``."""
         self._task = task
-        self._parts = [(p, p.reward.open(seed) if isinstance(p.reward, SeededReward) else p.reward) for p in parts]
+        self._parts = [open_part(part, seed) for part in parts]
 
     def score(self, answers: Sequence[Answer]) -> Rewarded:
-        """New scores. Breakdown: ``reward/<name>`` for each opinion, and ``reward/<name>/<what>`` for its details.
+        """New scores, with the breakdown of ``weighted_sums``.
 
         Counts: those of the parts, and ``rewards_unrated``, answers on which no part has an opinion, and which score 0.
         RunError for a value that is not finite, and for what a part cannot go on with.
         """
-        judged = [self._judged(answer) for answer in answers]
-        terms: list[list[float]] = [[] for _ in answers]
-        logged: list[dict[str, float]] = [{} for _ in answers]
-        counts = Counter[str]()
-        for part, reward in self._parts:
-            ratings = ratings_of(part.name, reward, judged)
-            counts.update(ratings.counts)
-            for i, value in enumerate(ratings.values):
-                if value is not None:
-                    terms[i].append(part.weight * value)
-                    logged[i][f"reward/{part.name}"] = value
-            for i, detail in enumerate(ratings.details):
-                logged[i] |= {f"reward/{part.name}/{key}": number for key, number in detail.items()}
-        results = [RewardResult(outcome=fsum(t), breakdown=b) for t, b in zip(terms, logged, strict=True)]
-        return Rewarded(tuple(results), {**counts, "rewards_unrated": float(sum(not found for found in terms))})
+        sums, counts = weighted_sums(self._parts, [self._judged(answer) for answer in answers])
+        results = [RewardResult(outcome=one.value or 0.0, breakdown=one.breakdown) for one in sums]
+        return Rewarded(tuple(results), {**counts, "rewards_unrated": float(sum(one.value is None for one in sums))})
 
     def _judged(self, answer: Answer) -> Judged:
         prompt, ids = tuple(self._task.prompt(answer.problem)), tuple(answer.trajectory.response_ids.tolist())

@@ -21,6 +21,7 @@ from revelm.rollout.reward_functions import Function
 KINDS = ("format", "function", "judge_outcome")
 QUESTIONS = ("question", "problem", "prompt")
 CHUNK = 256  # answers that a reward is asked about together
+NO_VERDICT = Score(0.0, {"correct": 0.0})
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,21 @@ def part_items(reward: str, fields: Mapping[str, Any], rows: Sequence[Row]) -> t
     own = {name: value for name, value in fields.items() if name not in ("prediction_field", "reference_field")}
     spec = {"kind": reward, **own} if reward in KINDS else {"kind": "function", "path": reward, **own}
     found = build("rewards", spec, field=reward)
-    items = [_item(row, i, fields) for i, row in enumerate(rows)]
+    items = read_judged(rows, fields)
     if isinstance(found, Function):
         found.check_columns(items[0])
     return PartRows(reward, found.open(0) if isinstance(found, SeededReward) else found), items
+
+
+def read_judged(rows: Sequence[Row], fields: Mapping[str, Any]) -> list[Judged]:
+    """The answers in ``rows`` without a verdict. ValueError, with row and field, where there is none."""
+    return [_item(row, group, fields) for row, group in zip(rows, group_numbers(rows), strict=True)]
+
+
+def group_numbers(rows: Sequence[Row]) -> list[int]:
+    """A number for each row, the same for all answers to it."""
+    places = {place: i for i, place in enumerate(dict.fromkeys(row.place for row in rows))}
+    return [places[row.place] for row in rows]
 
 
 def _item(row: Row, group: int, fields: Mapping[str, Any]) -> Judged:
@@ -68,7 +80,7 @@ def _item(row: Row, group: int, fields: Mapping[str, Any]) -> Judged:
     question = str(prompt[-1].get("content", "")) if isinstance(prompt[-1], Mapping) else str(chat)
     reference = "" if field is None else row.number_or_text(field)
     problem = Problem(row.place, question, reference, {"data_source": row.name, **row.fields})
-    return Judged(problem, completion, Score(0.0, {"correct": 0.0}), prompt, group)
+    return Judged(problem, completion, NO_VERDICT, prompt, group)
 
 
 def _scores(found: Ratings) -> Iterator[Score]:

@@ -34,7 +34,7 @@ def read_items(
     ValueError for an unknown reward or field, and for a row that cannot be judged, with its number and field.
     """
     if reward not in _ROWS:
-        return _task_items(reward, fields, rows, path)
+        return task_items(reward, fields, rows, path=path)
     judge = registry.build("tasks", {**fields, "kind": _ROWS[reward]}, field=reward)
     return judge, [judge.read(row) for row in rows]
 
@@ -44,8 +44,8 @@ def reward_names() -> list[str]:
     return sorted({*_ROWS, *part_rows.KINDS, *registry.names("tasks")})
 
 
-def _task_items(
-    reward: str, fields: Mapping[str, Any], rows: Sequence[Row], path: str
+def task_items(
+    reward: str, fields: Mapping[str, Any], rows: Sequence[Row], *, path: str
 ) -> tuple[Task, list[tuple[Problem, Completion]]]:
     """The same where the rows are problems of a registered task, each with an answer."""
     if ":" not in reward and reward not in registry.names("tasks"):
@@ -61,7 +61,7 @@ def _task_items(
     # By their numbers, as several rows may answer one problem; and none of them is kept for a test.
     usual = {name: value for name, value in {"id_field": None, "test_share": 0.0}.items() if name in known}
     task: Task = registry.build("tasks", {**usual, **own, "kind": reward, "data": path}, field=reward)
-    names = row_ids(rows, task.name, field=None)
+    names = _ids(rows, task.name)
     problems = {problem.id: problem for problem in task.problems("test")}
     if any(name not in problems for name in names):
         problems |= {problem.id: problem for problem in task.problems("train")}
@@ -69,3 +69,10 @@ def _task_items(
         if name not in problems:
             raise ValueError(f"{row.place}: is none of the problems that task {reward!r}, as it is set, asks")
     return task, [(problems[name], answer) for name, answer in zip(names, answers, strict=True)]
+
+
+def _ids(rows: Sequence[Row], task: str) -> list[str]:
+    """The ids of the problems; several answers to one row share theirs."""
+    firsts = {row.place: row for row in rows}
+    ids = dict(zip(firsts, row_ids(list(firsts.values()), task, field=None), strict=True))
+    return [ids[row.place] for row in rows]
