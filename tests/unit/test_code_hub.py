@@ -14,9 +14,10 @@ SCRIPT = """
 import sys
 from revelm.core.registry import build
 for words in sys.argv[1:]:
-    kind, _, version = words.partition(" ")
+    kind, _, more = words.partition(" ")
     try:
-        task = build("tasks", {"kind": kind, **({"version": version} if version else {})})
+        given = {"test_data": more} if kind == "code" else {"version": more} if more else {}
+        task = build("tasks", {"kind": kind, **given})
         print(words, [problem.id for problem in task.problems("test")], len(task.problems("train")), flush=True)
     except ValueError as error:
         print(words, "refused:", error, flush=True)
@@ -70,3 +71,23 @@ def test_data_sets_of_the_hub_are_read_from_the_cache(cache: Path) -> None:
     assert "refused: task.data=None: test3.jsonl of livecodebench/code_generation_lite could not be fetched" in said[4]
     assert "or give task.data, a copy of test3.jsonl" in said[4]
     assert "refused: task.data=None: test.jsonl of codeparrot/apps could not be fetched" in said[5]
+
+
+def test_a_single_file_of_the_hub_is_read_from_the_cache(tmp_path: Path) -> None:
+    """Catches a file that is asked of `datasets`, at another revision than the one that is named, or not at all."""
+    place = tmp_path / "home" / "hub" / "datasets--owner--Programs"
+    for revision, question in (("main", "old"), ("v1.0", "new")):
+        commit = question[0] * 40
+        folder = place / "snapshots" / commit / "test"
+        folder.mkdir(parents=True)
+        row = {"question": question, "test_input": ["1\n"], "test_output": ["2\n"]}
+        (folder / f"{question}.json").write_text(json.dumps([row, {**row, "question": "?"}]), encoding="utf-8")
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / revision).write_text(commit, encoding="utf-8")
+    address = "hf://datasets/owner/Programs"
+    said = asked(
+        tmp_path, f"code {address}/test/old.json", f"code {address}@v1.0/test/new.json", f"code {address}/new.json"
+    )
+    assert said[0].endswith(" ['code:old:1', 'code:old:2'] 0")
+    assert said[1].endswith(" ['code:new:1', 'code:new:2'] 0")
+    assert f"refused: task.data='{address}/new.json': new.json of owner/Programs could not be fetched" in said[2]

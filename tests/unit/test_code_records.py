@@ -43,6 +43,7 @@ def lcb(public: Any, private: Any, **fields: Any) -> Row:
 FORMATS = {
     "record, function": row(test_method="function", test_list=ASSERTS, test_time_limit=2),
     "record, stdio": row(test_method="stdio", test_input=["1\n"], test_output=["2\n"]),
+    "record, without its method": row(test_input=["1\n"], test_output=["2\n"]),
     "rllm, lists": row(tests={"inputs": ["1\n"], "outputs": ["2\n"]}),
     "rllm, pairs": row(tests=[{"input": "1\n", "output": "2\n"}]),
     "rllm, code": row(tests={"functional": "def check(g):\n    assert g(1) == 2\n\n\ncheck(f)"}),

@@ -6,7 +6,7 @@ import pytest
 
 from revelm.core.config import load_config, read_yaml
 from revelm.core.registry import build
-from revelm.core.types import Family
+from revelm.core.types import Family, Problem
 from revelm.engine.named_caches import cache_for
 from revelm.eval.config import EvalConfig, SettingSpec
 from revelm.eval.jobs import Job, jobs_of
@@ -27,7 +27,12 @@ TABLE = {
     "Dream-org/Dream-v0-Instruct-7B": "38.7/32.3 -/- 72.7/57.8 10.7/4.7 10.7/4.9",
 }
 LIMITS = {"Gen-Verse/TraDo-8B-Thinking": 30_000, "GSAI-ML/LLaDA-8B-Instruct": 1024}
-STYLES = {"Gen-Verse/TraDo-8B-Thinking": "think", "GSAI-ML/LLaDA-8B-Instruct": "instruction_first"}
+STYLES = {
+    "Gen-Verse/TraDo-8B-Thinking": "think",
+    "GSAI-ML/LLaDA-8B-Instruct": "instruction_first",
+    "Dream-org/Dream-v0-Instruct-7B": "instruction_first",
+}
+CODE = {"livecodebench": "LiveCodeBench", "livebench_coding": "LiveBench"}
 ATTENTION = {"GSAI-ML": "full", "Dream-org": "full"}
 
 
@@ -70,7 +75,7 @@ def test_every_expectation_is_measured(recipe: Path) -> None:
     config = load_config(EvalConfig, recipe, [])
     for name, job in jobs(recipe).items():
         task = build("tasks", job.spec, field=job.address)
-        assert task.name == name
+        assert task.name == ("code" if name in CODE else name)
         assert set(job.asked.named_settings()) == set(job.expected)
         for setting in job.asked.named_settings().values():
             assert setting.sampling().max_new_tokens is not None
@@ -95,7 +100,7 @@ def test_settings_are_those_of_the_paper(recipe: Path) -> None:
     config = load_config(EvalConfig, recipe, [])
     assert (config.dtype, config.device, config.seed) == ("bfloat16", "cuda", 0)
     for name, job in jobs(recipe).items():
-        is_code = name in ("livecodebench", "livebench_coding")
+        is_code = name in CODE
         dream = config.model.startswith("Dream")
         limit = (1024 if is_code else 1600) if dream else LIMITS.get(config.model, 2000)
         for setting_name, setting in job.asked.named_settings().items():
@@ -104,6 +109,28 @@ def test_settings_are_those_of_the_paper(recipe: Path) -> None:
             check(setting, is_static=setting_name == "static", is_dream=dream)
         style = None if is_code else STYLES.get(config.model)
         assert job.spec.get("style") == style
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_questions_are_in_the_words_of_the_authors(recipe: Path) -> None:
+    """Catches an instruction of our own, or one at another place, beside numbers that were measured with theirs."""
+    model = read_yaml(recipe)["model"]
+    is_thinking = model.endswith("Thinking")
+    boxed = "You need to put your final answer in \\boxed{}. This is the problem:\n1+1?"
+    if model not in STYLES:
+        boxed = "1+1?\nPlease reason step by step, and put your final answer within \\boxed{}."
+    gap = " " if "LLaDA" in model else ""
+    program = (
+        f"This is the problem:\n1+1?\n{gap}You should put your code in ```python ```. "
+        "Use input() to read input and print() to produce output in your script. "
+    )
+    for name, job in jobs(recipe).items():
+        task = build("tasks", job.spec, field=job.address)
+        asked = task.prompt(Problem("1", "1+1?", "2", {"asked": "1+1?", "is_stdio": True}))
+        opening = [{"role": "assistant", "content": "<think>\n"}] if is_thinking else []
+        assert asked == [{"role": "user", "content": program if name in CODE else boxed}, *opening]
+        if name in CODE:
+            assert job.spec["test_data"] == f"hf://datasets/Gen-Verse/{CODE[name]}/test/{CODE[name]}.json"
 
 
 def check_block(setting: SettingSpec, *, is_static: bool, is_dream: bool) -> None:

@@ -5,6 +5,7 @@ Told apart by the fields they have, in this order:
 | fields | format |
 |---|---|
 | `test_method` | code records: `question`, `test_list` and `prefix`, or `test_input` and `test_output` |
+| `test_input`, `test_output` | code records of programs alone |
 | `public_test_cases`, `private_test_cases` | LiveCodeBench, LiveBench (see `revelm.tasks.livecodebench`) |
 | `verification_info` | PrimeIntellect, open-r1 |
 | `input_output` | APPS, TACO |
@@ -116,7 +117,7 @@ def assert_tests(row: Row) -> CodeTests:
 
 
 def _record(row: Row) -> CodeTests:
-    method = row.text("test_method")
+    method = row.text("test_method") if row.has("test_method") else "stdio"
     begun = start(row)
     ask = Ask(begun, reference(row), in_front_of(begun), _seconds(row))
     if method == "function":
@@ -233,6 +234,7 @@ def _listed(text: str) -> object:
 
 _FORMATS: Mapping[tuple[str, ...], Callable[[Row], CodeTests]] = {
     ("test_method",): _record,
+    ("test_input", "test_output"): _record,
     ("public_test_cases",): _contest,
     ("verification_info",): _cases_of("verification_info"),
     ("input_output",): _cases_of("input_output", "apps"),

@@ -19,7 +19,7 @@ from revelm.rewards.code_tests import CodeTests
 from revelm.rewards.sandbox.executors import Local, open_executor
 from revelm.rewards.sandbox.limits import Limits
 from revelm.rewards.sandbox.local import local_executor
-from revelm.tasks.chats import ASSISTANT, USER, opening_of
+from revelm.tasks.chats import ASSISTANT, THOUGHT, THOUGHT_END, USER, in_words, opening_of
 from revelm.tasks.code_records import code_tests
 from revelm.tasks.task import Messages
 
@@ -36,10 +36,10 @@ class CodeTask(ABC):
     """Programming problems.
 
     ``instruction``: what follows each problem; None: a sentence that asks for one code block, with a function or a
-    program as the tests need it. ``is_partial``: the score is the share of tests that pass. ``limits``: what a program
-    may use. ``executor``: where programs run. ``id_field``: the column that names the
+    program as the tests need it; with ``{question}``, all words. ``is_partial``: the score is the share of tests that
+    pass. ``limits``: what a program may use. ``executor``: where programs run. ``id_field``: the column that names the
     problems; None: their number does. ``max_bad_rows``: rows of a file that may be left out because they cannot be
-    used.
+    used. ``is_thinking``: the answer begins with ``<think>``, unless the row begins it with code.
     """
 
     instruction: str | None = None
@@ -48,6 +48,7 @@ class CodeTask(ABC):
     executor: str | dict[str, Any] = "local"
     id_field: str | None = None
     max_bad_rows: int = 0
+    is_thinking: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field outside its range, and for an executor that there is not."""
@@ -80,9 +81,9 @@ class CodeTask(ABC):
             return [dict(message) for message in problem.info["chat"]]
         usual = STDIO_INSTRUCTION if problem.info["is_stdio"] else FUNCTION_INSTRUCTION
         instruction = usual if self.instruction is None else self.instruction
-        asked, opening = problem.info["asked"], problem.info.get("opening", "")
-        content = f"{asked}\n\n{instruction}" if instruction else asked
-        return [{"role": USER, "content": content}, *([{"role": ASSISTANT, "content": opening}] if opening else [])]
+        opening = problem.info.get("opening") or (THOUGHT if self.is_thinking else "")
+        asked = {"role": USER, "content": in_words(problem.info["asked"], instruction, gap="\n\n")}
+        return [asked, {"role": ASSISTANT, "content": opening}] if opening else [asked]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, or less; see the head of this file."""
@@ -111,7 +112,8 @@ class CodeTask(ABC):
         if problem.info.get("opening"):
             return f"{problem.reference.removeprefix(problem.info['start']).rstrip()}\n```"
         fence = max(["```", *(mark + "`" for mark in re.findall("`{3,}", problem.reference))], key=len)
-        return f"{fence}python\n{problem.reference.strip(chr(10))}\n{fence}"
+        block = f"{fence}python\n{problem.reference.strip(chr(10))}\n{fence}"
+        return THOUGHT_END + block if self.is_thinking and "chat" not in problem.info else block
 
 
 def program_of(text: str, start: str, *, names: Collection[str] = ()) -> str | None:

@@ -25,6 +25,7 @@ from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, score_math
 from revelm.rewards.regex_match import score_regex
 from revelm.rewards.spelling import spelling
+from revelm.tasks.chats import USER, in_words
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -47,7 +48,7 @@ class Custom:
     file, or else ``test_share`` of the questions in ``data``. ``reward``: when an answer is right. ``question_field``,
     ``answer_field``: the columns, ``answer_field`` with a dot where it is inside another one. ``id_field``: a column
     that names the problems (default: their number). ``max_bad_rows``: rows of a file that may be left out because they
-    cannot be used. ``instruction``: what follows each question.
+    cannot be used. ``instruction``: what follows each question; with ``{question}``, all words.
     """
 
     data: str | None = None
@@ -93,8 +94,7 @@ class Custom:
 
     def prompt(self, problem: Problem) -> Messages:
         """The question and the instruction."""
-        content = f"{problem.question}\n{self.instruction}" if self.instruction else problem.question
-        return [{"role": "user", "content": content}]
+        return [{"role": USER, "content": in_words(problem.question, self.instruction)}]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1 if the answer is right; breakdown: ``correct``, and what the verdict adds."""

@@ -12,6 +12,7 @@ from revelm.core.seeds import derive_seed
 from revelm.core.types import Problem
 from revelm.data.rows import Row, read_rows
 from revelm.tasks.data_source import SAMPLE
+from revelm.tasks.hub_files import local_path
 from revelm.tasks.problem_files import row_ids
 
 _LOG = logging.getLogger(__name__)
@@ -71,11 +72,11 @@ def check_files(files: Files) -> None:
 def read_problems(
     path: str, task: str, *, read: Callable[[Row, str], Problem], id_field: str | None = None, max_bad_rows: int = 0
 ) -> list[Problem]:
-    """The problems of one file or data set; ``read`` makes one from a row and its id.
+    """The problems of one file (which may be on the hub, see `local_path`) or data set.
 
-    Raises ValueError as `file_problems` does.
+    ``read`` makes one from a row and its id. Raises ValueError as `file_problems` does.
     """
-    rows = read_rows(path, field="task.data")
+    rows = read_rows(local_path(path), field="task.data")
     problems: list[Problem] = []
     bad: list[ValueError] = []
     for row, name in zip(rows, row_ids(rows, task, field=id_field), strict=True):

@@ -12,12 +12,12 @@ from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.data.rows import Row
 from revelm.rewards.spelling import letter
-from revelm.tasks.chats import opening_of
+from revelm.tasks.chats import THOUGHT_END, opening_of
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems
 from revelm.tasks.lettered_options import arranged, lettered, score_letter
-from revelm.tasks.math_benchmark import CLOSING, Style, styled_prompt
+from revelm.tasks.math_benchmark import Style, styled_prompt
 from revelm.tasks.task import Messages, check_split
 
 HUB = "Idavidrein/gpqa:gpqa_diamond[train]"
@@ -34,7 +34,7 @@ class GPQA:
 
     ``data``: the test, as a file or a data set of the hub; None: its public copy on the hub, behind a login; "sample":
     a few questions of our own. ``seed``: of the order of the options. ``style``: how it is asked (see
-    `revelm.tasks.math_benchmark`). ``instruction``: other words for it.
+    `revelm.tasks.math_benchmark`). ``instruction``: other words for it; with ``{question}``, all words.
     """
 
     data: str | None = None
@@ -68,7 +68,7 @@ class GPQA:
 
     def worked(self, problem: Problem) -> str:
         """The boxed letter."""
-        return (CLOSING if self.style == "think" else "") + f"\\boxed{{{problem.reference}}}"
+        return (THOUGHT_END if self.style == "think" else "") + f"\\boxed{{{problem.reference}}}"
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """None: there are no training problems."""

@@ -16,6 +16,7 @@ from revelm.rewards.boxed import last_boxed
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, closeness_of, score_math
 from revelm.rewards.spelling import spelling
+from revelm.tasks.chats import USER, in_words
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -32,8 +33,8 @@ class Math:
     ``levels``: those of the training problems, where the rows have levels; the test asks all.
     ``question_field``, ``answer_field``: the columns, where they have other names than the usual ones; ``id_field``:
     a column that names the problems (default: their number). ``max_bad_rows``: rows of a file that may be left out
-    because they cannot be used. ``instruction``: what follows each question. ``accepts_unworked``: as for benchmarks
-    (``math_benchmark``).
+    because they cannot be used. ``instruction``: what follows each question; with ``{question}``, all words.
+    ``accepts_unworked``: as for benchmarks (``math_benchmark``).
     """
 
     data: str | None = None
@@ -78,8 +79,7 @@ class Math:
 
     def prompt(self, problem: Problem) -> Messages:
         """The question and the instruction."""
-        content = f"{problem.question}\n{self.instruction}" if self.instruction else problem.question
-        return [{"role": "user", "content": content}]
+        return [{"role": USER, "content": in_words(problem.question, self.instruction)}]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         r"""1 if the last ``\boxed{}`` means what the reference means; breakdown: ``correct``, ``has_box``."""

@@ -18,7 +18,7 @@ from revelm.rewards.final_answer import BOX, final_answer
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_score import SCORE_SECONDS, closeness_of, score_math
 from revelm.rewards.spelling import spelling
-from revelm.tasks.chats import opening_of
+from revelm.tasks.chats import ASSISTANT, THOUGHT, THOUGHT_END, USER, in_words, opening_of
 from revelm.tasks.data_source import problem_source
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import read_problems, unasked
@@ -31,7 +31,6 @@ INSTRUCTIONS: dict[str, str] = {
     "instruction_first": "You need to put your final answer in \\boxed{}. This is the problem:",
 }
 _DECIMAL = re.compile(r"([-+]?[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:\\?%)?")
-OPENING, CLOSING = "<think>\n", "\n</think>\n\n"
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,9 @@ class MathBenchmark(ABC):
     """A benchmark of mathematics.
 
     ``data``: the test, as a file or a data set of the hub; None: its public copy on the hub; "sample": a few problems
-    of our own. ``style``: how it is asked. ``instruction``: other words for it. ``accepts_unworked``:
-    ``1+2+3`` for 6, or a formula of the question, is right as well, as for the graders of most published scores.
+    of our own. ``style``: how it is asked. ``instruction``: other words for it; with ``{question}``, all words.
+    ``accepts_unworked``: ``1+2+3`` for 6, or a formula of the question, is right as well, as for the graders of most
+    published scores.
     """
 
     data: str | None = None
@@ -98,7 +98,7 @@ class MathBenchmark(ABC):
         solution = str(problem.info.get("solution", ""))
         is_right = score_math(solution, problem.reference).value == 1.0
         answer = solution if is_right else f"\\boxed{{{problem.reference}}}"
-        return answer if self.style != "think" else f"{solution}{CLOSING}\\boxed{{{problem.reference}}}"
+        return answer if self.style != "think" else f"{solution}{THOUGHT_END}\\boxed{{{problem.reference}}}"
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` worked training problems; see `worked_demonstrations`."""
@@ -154,9 +154,8 @@ def styled_prompt(question: str, style: Style, instruction: str | None, *, usual
     """The chat that asks a question in a style. ``usual``: the instructions of the styles, where none is given."""
     is_first = style != "boxed"
     words = usual["instruction_first" if is_first else "boxed"] if instruction is None else instruction
-    parts = [words, question] if is_first else [question, words]
-    asked = {"role": "user", "content": "\n".join(part for part in parts if part)}
-    return [asked, {"role": "assistant", "content": OPENING}] if style == "think" else [asked]
+    asked = {"role": USER, "content": in_words(question, words, is_first=is_first)}
+    return [asked, {"role": ASSISTANT, "content": THOUGHT}] if style == "think" else [asked]
 
 
 def tested(task: MathBenchmark) -> list[Problem]:

@@ -20,6 +20,7 @@ from revelm.core.seeds import derive_seed
 from revelm.core.types import Completion, Demonstration, Problem, Score
 from revelm.data.rows import Row
 from revelm.rewards.spelling import letter
+from revelm.tasks.chats import USER, in_words
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
@@ -40,7 +41,7 @@ class MultipleChoice:
     ``format_reward``: the score of a well-formed wrong answer. ``is_shuffled``: whether options change places, by
     ``seed``, where they do not speak of each other. ``id_field``: a column that names the problems (default: their
     number). ``max_bad_rows``: rows of a file that may be left out because they cannot be used. ``instruction``: what
-    follows each question.
+    follows each question; with ``{question}``, all words.
     """
 
     data: str | None = None
@@ -76,8 +77,7 @@ class MultipleChoice:
 
     def prompt(self, problem: Problem) -> Messages:
         """The question, the lettered options, one a line, and the instruction."""
-        parts = [problem.question, lettered(problem), self.instruction]
-        return [{"role": "user", "content": "\n".join(part for part in parts if part)}]
+        return [{"role": USER, "content": in_words(f"{problem.question}\n{lettered(problem)}", self.instruction)}]
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """1, ``format_reward`` or 0; breakdown: ``correct``, ``format`` (the box holds the letter of an option)."""
