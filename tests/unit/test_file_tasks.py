@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from revelm.core.types import Completion, Problem
+from revelm.core.types import COLUMNS, Completion, Problem
 from revelm.tasks.code import Code
 from revelm.tasks.code_collections import Apps
 from revelm.tasks.math import Math
@@ -67,11 +67,13 @@ def test_answers_are_found_where_data_sets_have_them(tmp_path: Path, row: dict[s
 
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
-    """Catches a column that is named and not read, in CSV as well."""
+    """Catches a column that is named and not read, in CSV as well, and columns that reward functions do not get."""
     file = tmp_path / "rows.csv"
     file.write_text("frage,antwort,answer\nwas?,7,8\n", encoding="utf-8")
     task = Math(data=str(file), test_share=0.0, question_field="frage", answer_field="antwort")
-    assert [(p.question, p.reference) for p in task.problems("train")] == [("was?", "7")]
+    (found,) = task.problems("train")
+    assert (found.question, found.reference) == ("was?", "7")
+    assert found.info[COLUMNS] == {"frage": "was?", "antwort": "7", "answer": "8"}
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_unknown_kind() -> None:
     """Catches a KeyError where a list of names belongs."""
     with pytest.raises(ValueError, match=r"task\.kind: 'chian' is not known; did you mean 'chain'\? known: .*chain, "):
         build("tasks", "chian")
+    with pytest.raises(ValueError, match=r"a function in a file is \{kind: function, path: my_rewards\.py:kind\}"):
+        build("rewards", "my_rewards.py:kind")
     with pytest.raises(ValueError, match="no module named 'nowhere'"):
         build("tasks", "nowhere.mod:Thing")
     with pytest.raises(ValueError, match="has no class 'Nothing'"):

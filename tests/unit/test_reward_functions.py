@@ -1,5 +1,7 @@
 """Functions of users, called as they are called elsewhere."""
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from revelm.core.errors import RunError
 from revelm.core.registry import build
-from revelm.core.types import Completion, Problem, Score
+from revelm.core.types import COLUMNS, Completion, Problem, Score
 from revelm.rewards.reward import Judged, Ratings
 from revelm.rollout.reward_functions import Function
 
@@ -84,7 +86,13 @@ def test_no_opinion_is_none() -> None:
 
 
 def test_columns_of_the_data_come_first() -> None:
-    """Catches a reference that hides the data set's own column of that name."""
+    """Catches a reference that hides the data set's own column of that name, and verl's files without their source."""
+    row = {"answer": "worked", "data_source": "openai/gsm8k", "extra_info": {"index": 4}, "difficulty": 2}
+    own = judged("a", 7, answer="short", **{COLUMNS: row})
+    given = opened("longer")._trl([own])
+    assert (given["answer"], given["difficulty"], COLUMNS in given) == (["worked"], [2], False)
+    asked = opened("detailed")._verl(own)
+    assert (asked["data_source"], asked["ground_truth"], asked["extra_info"]) == ("openai/gsm8k", "7", {"index": 4})
     found = opened("longer")._trl([judged("a", 7, answer="long answer", prompts="no", completions="no")])
     assert (found["answer"], found["reference"], found["question"]) == (["long answer"], ["7"], ["question 7"])
     assert found["completions"] == [[{"role": "assistant", "content": "a"}]]
@@ -126,6 +134,18 @@ def no_score(solution_str: str, **kwargs: Any) -> Any:
     return {"acc": 1.0}
 
 
+def ends(completions: Any, **kwargs: Any) -> Any:
+    sys.exit("no licence")
+
+
+def takes_texts(completions: Any, **kwargs: Any) -> Any:
+    return [float(completion.startswith("a")) for completion in completions]
+
+
+def searches(completions: Any, **kwargs: Any) -> Any:
+    return [float(re.search("a", completion) is not None) for completion in completions]
+
+
 def too_few(completions: Any, **kwargs: Any) -> Any:
     return [1.0]
 
@@ -148,6 +168,9 @@ def a_word(completions: Any, **kwargs: Any) -> Any:
         ("raises", r":raises: ZeroDivisionError: .* \(test_reward_functions\.py, line \d+\), about problem 'set:2'"),
         ("raises_together", r"about 2 answers to 2 problems together \('set:1', \.\.\.\), not one alone"),
         ("raises_verl", r"KeyError: 'missing' \(test_reward_functions.*about problem 'set:1'"),
+        ("ends", r":ends: SystemExit: no licence \(test_reward_functions.*about problem 'set:1'"),
+        ("takes_texts", r"AttributeError: .*about problem 'set:1'; completions are chats.*: shows: text gives texts"),
+        ("searches", r"TypeError: .*about problem 'set:1'; completions are chats.*: shows: text gives texts"),
         ("no_score", r"gave \{'acc': 1\.0\}, without 'score', about problem 'set:1'"),
         ("too_few", r"gave \[1\.0\] for 2 answers; expected a list of as many"),
         ("one_number", r"gave 1\.0 for 2 answers"),
@@ -223,6 +246,9 @@ def test_a_file_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
             Function("broken.py:reward")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"script\.py ends the process where it is imported; put"):
+        Function("script.py:reward")
 
 
 def test_an_instance_that_can_be_called() -> None:

@@ -178,7 +178,10 @@ def _load(module: str, name: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
-        raise ValueError(f"{where}: no module named {error.name!r} (from {module}:{name})") from error
+        remedy = (
+            f"; a function in a file is {{kind: function, path: {module}:{name}}}" if module.endswith(".py") else ""
+        )
+        raise ValueError(f"{where}: no module named {error.name!r} (from {module}:{name}){remedy}") from error
     if found is None:
         raise ValueError(f"{where}: module {module!r} has no class {name!r}")
     return found

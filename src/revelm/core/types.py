@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 Attention = Literal["full", "block", "causal"]
 ABSENT = -1
+COLUMNS = "columns"
+"""In ``Problem.info``: the fields of the row that the problem was made of, by their own names, for reward functions."""
 
 
 @dataclass(frozen=True)

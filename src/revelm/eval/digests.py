@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from revelm.core.types import Problem
+from revelm.core.types import COLUMNS, Problem
 from revelm.tasks.task import Task
 
 WEIGHTS = ".safetensors"
@@ -27,8 +27,10 @@ def digest_of_weights(folder: Path) -> str:
 
 
 def digest_of_problems(task: Task, problems: Sequence[Problem]) -> str:
-    """Of ``problems`` as they are asked and judged."""
-    return _digest(json.dumps([one.id, task.prompt(one), one.reference, spelt(one.info)]).encode() for one in problems)
+    """Of ``problems`` as they are asked and judged; columns that neither needs do not count."""
+    known = [{name: value for name, value in one.info.items() if name != COLUMNS} for one in problems]
+    pairs = zip(problems, known, strict=True)
+    return _digest(json.dumps([one.id, task.prompt(one), one.reference, spelt(info)]).encode() for one, info in pairs)
 
 
 def spelt(value: Any) -> str:

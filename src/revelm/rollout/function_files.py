@@ -15,12 +15,16 @@ from typing import Any
 def load_function(path: str) -> Callable[..., Any]:
     """The function at ``path``; each file is run once. ValueError for an address that leads to none.
 
-    A module that fails inside itself raises its own error, unchanged.
+    A module that fails inside itself raises its own error, unchanged, but for one that would end the process.
     """
     place, colon, name = path.rpartition(":")
     if not colon or not place or not name:
         raise ValueError(f"path={path!r}: expected package.module:function or folder/file.py:function")
-    module = _from_file(place, path) if place.endswith(".py") else _from_name(place, path)
+    try:
+        module = _from_file(place, path) if place.endswith(".py") else _from_name(place, path)
+    except SystemExit as error:
+        remedy = "put what a script does behind `if __name__ == '__main__':`"
+        raise ValueError(f"path={path!r}: {place} ends the process where it is imported; {remedy}") from error
     if name not in vars(module):
         raise ValueError(f"path={path!r}: {place} has no function {name!r}")
     found = vars(module)[name]

@@ -5,16 +5,17 @@
     f(prompts=[...], completions=[...], completion_ids=[...], **columns) -> list[float | None]
 
 with every column of the data set as a list: ``question``, ``reference`` (also as ``answer``, ``ground_truth`` and
-``solution``), ``problem_id``, and what the problem's ``info`` holds, which goes first where names are the same; None
-where a problem has no such column. Prompts are chats, as in TRL for conversational data sets, and completions then are
-chats of one turn, ``[{"role": "assistant", "content": text}]``; with ``shows: text`` both are texts.
+``solution``), ``problem_id``, what the problem's ``info`` holds, and the columns of the user's file, of which the last
+goes first where names are the same; None where a problem has no such column. Prompts are chats, as in TRL for
+conversational data sets, and completions then are chats of one turn, ``[{"role": "assistant", "content": text}]``;
+with ``shows: text`` both are texts.
 
 ``verl``: once for each answer,
 
     compute_score(data_source=..., solution_str=..., ground_truth=..., extra_info=...) -> float | dict
 
-with the data source, ground truth and extra information of ``info`` where it has them, or else the problem's id without
-its number, the reference, and the columns. Of a dict, ``score`` is the reward, and the other numbers are logged.
+with the columns of these names where they are there, or else the problem's id without its number, the reference, and
+all columns. Of a dict, ``score`` is the reward, and the other numbers are logged.
 
 A function without ``**kwargs`` is given the arguments that it names. A coroutine is awaited.
 """
@@ -29,6 +30,7 @@ from traceback import extract_tb
 from typing import Any, Literal
 
 from revelm.core.errors import RunError
+from revelm.core.types import COLUMNS
 from revelm.rewards.reward import Judged, Ratings
 from revelm.rollout.function_files import load_function
 
@@ -127,10 +129,10 @@ class Function:
         """The arguments of the call about one answer."""
         problem, row = answer.problem, columns(answer)
         return {
-            "data_source": problem.info.get("data_source", problem.id.partition(":")[0]),
+            "data_source": row.get("data_source", problem.id.partition(":")[0]),
             "solution_str": answer.completion.text,
-            "ground_truth": problem.info.get("ground_truth", problem.reference),
-            "extra_info": problem.info.get("extra_info", row),
+            "ground_truth": row["ground_truth"],
+            "extra_info": row.get("extra_info", row),
         } | (self.kwargs or {})
 
     def _called(self, arguments: Mapping[str, Any], answers: Sequence[Judged]) -> Any:
@@ -140,9 +142,12 @@ class Function:
             arguments = {p.name: arguments[p.name] for p in parameters if p.name in arguments}
         try:
             return _finished(load_function(self.path), arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = f"problem {answers[0].problem.id!r}" if len(answers) == 1 else self._culprit(answers)
-            raise RunError(f"{self._who}: {_told(error)}, about {where}") from error
+            is_text_meant = self._style() == "trl" and self.shows == "chat" and "'list'" in str(error)
+            remedy = "; completions are chats, [{'role': ..., 'content': ...}]: shows: text gives texts"
+            told = f"{self._who}: {_told(error)}, about {where}"
+            raise RunError(told + remedy if is_text_meant else told) from error
 
     def _culprit(self, answers: Sequence[Judged]) -> str:
         """Which of many answers the function fails about: the first that it fails about alone."""
@@ -183,7 +188,9 @@ def columns(answer: Judged) -> dict[str, Any]:
     problem = answer.problem
     names = ("reference", "answer", "ground_truth", "solution")
     known = {"question": problem.question, "problem_id": problem.id, **dict.fromkeys(names, problem.reference)}
-    return known | dict(problem.info)
+    inner = dict(problem.info)
+    own = inner.pop(COLUMNS, {})
+    return known | inner | own
 
 
 def _finished(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -210,7 +217,7 @@ def _as_list(value: Any) -> list[Any] | None:
         return None
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The error and the line that raised it."""
     frames = extract_tb(error.__traceback__)
     words = " ".join(str(error).split())[:200]

@@ -41,7 +41,7 @@ class Code(CodeTask):
         sample = sample_file(self.name)
         source = Files(self.data, self.test_data, self.test_share, sample, self.id_field, self.max_bad_rows)
         check_files(source)
-        return file_problems(source, split, task=self.name, read=code_problem)
+        return file_problems(source, split, task=self.name, read=code_problem, keeps_columns=False)
 
     def demonstrations(self, num: int, seed: int) -> list[Demonstration]:
         """``num`` solved training problems; see `worked_demonstrations`."""

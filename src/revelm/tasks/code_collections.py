@@ -86,7 +86,8 @@ class PrimeIntellect(CodeTask):
 def _problems(task: CodeTask, split: str, source: Files) -> Sequence[Problem]:
     check_split(split)
     check_files(source)
-    return file_problems(replace(source, sample=sample_file(task.name)), split, task=task.name, read=code_problem)
+    source = replace(source, sample=sample_file(task.name))
+    return file_problems(source, split, task=task.name, read=code_problem, keeps_columns=False)
 
 
 def _stripped(problem: Problem) -> Problem:

@@ -6,10 +6,10 @@ file for each, training questions that the test asks too are left out.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revelm.core.seeds import derive_seed
-from revelm.core.types import Problem
+from revelm.core.types import COLUMNS, Problem
 from revelm.data.rows import Row, read_rows
 from revelm.tasks.data_source import SAMPLE
 from revelm.tasks.hub_files import local_path
@@ -36,16 +36,23 @@ class Files:
     max_bad_rows: int = 0
 
 
-def file_problems(files: Files, split: str, *, task: str, read: Callable[[Row, str], Problem]) -> Sequence[Problem]:
+def file_problems(
+    files: Files, split: str, *, task: str, read: Callable[[Row, str], Problem], keeps_columns: bool = True
+) -> Sequence[Problem]:
     """The problems of "train" or "test"; ``read`` makes one from a row and its id.
 
+    ``keeps_columns``: ``info`` has the fields of the row, under ``COLUMNS``: not of tasks whose rows hold large tests.
     Raises ValueError for files that cannot be read, ids that come twice, and more than ``max_bad_rows`` rows that
     ``read`` refuses: the error of the last.
     """
     train = files.sample if files.train in (None, SAMPLE) else str(files.train)
 
+    def made(row: Row, name: str) -> Problem:
+        problem = read(row, name)
+        return replace(problem, info={**problem.info, COLUMNS: row.fields}) if keeps_columns else problem
+
     def problems_of(path: str) -> list[Problem]:
-        return read_problems(path, task, read=read, id_field=files.id_field, max_bad_rows=files.max_bad_rows)
+        return read_problems(path, task, read=made, id_field=files.id_field, max_bad_rows=files.max_bad_rows)
 
     if files.test is None:
         problems = problems_of(train)
