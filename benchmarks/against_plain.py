@@ -33,7 +33,6 @@ REASONS = {
     "form: fails at its end": "nothing of a program that fails is tested, but asserts and calls of print are left out",
     "form: reads at its end": "examples that read input are left out",
     "form: asserts at its end": "examples are left out",
-    "script: leaves with a status": "a script has to leave with status 0",
     "returns: nothing for something": "to numpy an empty array is close to every number; here it is not",
     "returns: None for false": "to numpy None is close to an empty list; here it is not",
 }

@@ -212,6 +212,29 @@ def test_scripts_run_as_scripts_do(sandbox: LocalSandbox) -> None:
     assert by_output(sandbox, place, "", "0 [] [] False").value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("leaving", "outcome"),
+    [
+        ("sys.exit(1)", "passed"),
+        ("exit('done')", "passed"),
+        ("raise SystemExit(3)", "passed"),
+        ("sys.stdout.flush(); os._exit(1)", "exception"),
+        ("1 / 0", "exception"),
+        ("os.kill(os.getpid(), 9)", "killed"),
+        ("raise KeyboardInterrupt", "exception"),
+    ],
+)
+def test_a_script_may_leave_with_any_status(sandbox: LocalSandbox, leaving: str, outcome: str) -> None:
+    """Catches right output that fails for its status, unlike in the official harnesses, and failures forgiven with it;
+    and tests of functions that take an end for success."""
+    tests = CodeTests("stdio", inputs=("",), outputs=("1",))
+    assert sandbox.run(f"import os, sys\nprint(1)\n{leaving}", tests, Limits())[0].outcome == outcome
+    code = f"import os, sys\ndef f(x):\n    {leaving.replace('; ', chr(10) + '    ')}"
+    asserts = CodeTests("function", statements=("assert f(1) is None",), names=("f",))
+    call = CodeTests("call", names=("f",), arguments=("[1]",), returns=("null",))
+    assert "passed" not in [sandbox.run(code, one, Limits())[0].outcome for one in (asserts, call)]
+
+
 def test_what_is_printed_is_compared_line_by_line(sandbox: LocalSandbox) -> None:
     """W63: catches insignificant newlines, significant trailing blanks, and error text taken for output."""
     assert by_output(sandbox, "print('1 2  ')\nprint()", "", "1 2").value == 1.0
