@@ -261,6 +261,13 @@ FUNCTIONS = programs(
         start = time.thread_time()
         while time.thread_time() < start + 0.8: pass
         return x * x
+    ### goes on in a sibling, beyond its limits
+    import ctypes, os, time
+    if ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0): os._exit(0)
+    def f(x):
+        start = time.thread_time()
+        while time.thread_time() < start + 0.8: pass
+        return x * x
     ### writes verdicts into the report of the tests
     import glob, os
     for name in glob.glob('/proc/[0-9]*/fd/*'):
@@ -302,7 +309,7 @@ SCRIPTS = programs(
     raise ValueError('9')
     ### prints the right answer and fails
     print(int(input()) ** 2)
-    raise SystemExit(1)
+    raise ValueError
     ### prints the right answer and is killed
     import os, signal
     print(int(input()) ** 2, flush=True)
