@@ -84,6 +84,25 @@ def test_a_program_cannot_die_as_an_exception(sandbox: LocalSandbox) -> None:
     assert [result.outcome for result in results] == ["exit", "passed"]
 
 
+def test_time_of_children_counts_that_nobody_waits_for(sandbox: LocalSandbox) -> None:
+    """Catches programs that have their work done, part by part, by processes whose time is in no account once they have
+    ended: a limit of CPU time that is ten times as long."""
+    code = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    if os.fork() == 0:
+        start = time.thread_time()
+        while time.thread_time() < start + 0.3: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+"""
+    limits = replace(LIMITS, wall_factor=100, total_seconds=60)
+    result = sandbox.run(code, CodeTests("stdio", inputs=("",), outputs=("",)), limits)[0]
+    assert (result.outcome, result.detail) == ("timed out", "0.5 s of CPU time")
+
+
 def test_a_program_cannot_break_its_tests(sandbox: LocalSandbox) -> None:
     """Catches wrong answers that count as errors of the sandbox, which training leaves out: exceptions of the tests
     that hold an object of the program, whose text cannot be had."""
@@ -105,7 +124,6 @@ def test_a_fork_has_a_sandbox_of_its_own(sandbox: LocalSandbox) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-@pytest.mark.parametrize("answer", ["[]", "()", "[[]]", "np.array([])", "np.zeros((0, 3))", "Nothing()"])
 @pytest.mark.parametrize(
     "test",
     [
@@ -113,21 +131,28 @@ def test_a_fork_has_a_sandbox_of_its_own(sandbox: LocalSandbox) -> None:
         "assert np.isclose(f(), 3.0).all()",
         "np.testing.assert_allclose(desired=3.0, actual=f())",
         "np.testing.assert_equal(f(), 3.0)",
+        "assert np.array_equiv(f(), 3.0)",
     ],
 )
-def test_nothing_is_not_close_to_a_number(answer: str, test: str, sandbox: LocalSandbox) -> None:
-    """Catches `return []`, which is right wherever HumanEval+ and MBPP+ expect a decimal number: numpy says so."""
-    code = f"""
+def test_nothing_is_not_close_to_a_number(test: str, sandbox: LocalSandbox) -> None:
+    """Catches `return []`, which is right wherever HumanEval+ and MBPP+ expect a decimal number: numpy says so; and
+    objects in a list that hold something when they are looked at for the first time, and nothing when compared."""
+    code = """
 import numpy as np
 class Nothing:
     def __len__(self): return 0
     def __getitem__(self, place): raise IndexError
-def f(): return {answer}
-"""
+class Once:
+    looks = iter([[1.0], []])
+    def __len__(self): return 1
+    def __iter__(self): return iter(next(Once.looks))
+    def __getitem__(self, place): raise IndexError
+def f(): return """
     tests = CodeTests("function", statements=(test,), setup="import numpy as np", names=("f",))
-    assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == 0.0
+    for answer in ("[]", "()", "[[]]", "np.array([])", "np.zeros((0, 3))", "Nothing()", "[Once()]", "([Once()],)"):
+        assert score_code(code + answer, tests, limits=LIMITS, executor=sandbox).value == 0.0, answer
     right = "def f(): return 3.0000000001"
-    is_exact = "assert_equal" in test
+    is_exact = "assert_equal" in test or "equiv" in test
     assert score_code(right, tests, limits=LIMITS, executor=sandbox).value == (0.0 if is_exact else 1.0)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from revelm.rewards.sandbox.stand_in import StandIn
 
-_JUDGED = ("allclose", "isclose")
+_JUDGED = ("allclose", "isclose", "array_equiv")
+_HOLDING = {StandIn, list, tuple, dict}  # what can hold objects of the program, and themselves
 _ASSERTED = ("allclose", "almost_equal", "array_almost_equal", "array_equal", "equal")
 
 
@@ -29,7 +30,7 @@ def _strict(numpy: ModuleType, compare: Callable[..., Any], *, refuses: bool) ->
     def strict(*values: Any, **options: Any) -> Any:
         given = signature(compare).bind(*values, **options)
         for name, value in list(given.arguments.items())[:2]:
-            given.arguments[name] = list(value) if isinstance(value, StandIn) else value  # once, for it may change
+            given.arguments[name] = _settled(value)
         first, second, *_ = given.arguments.values()
         if (numpy.size(first) == 0) != (numpy.size(second) == 0):
             if refuses:
@@ -38,3 +39,14 @@ def _strict(numpy: ModuleType, compare: Callable[..., Any], *, refuses: bool) ->
         return compare(*given.args, **given.kwargs)
 
     return strict
+
+
+def _settled(value: Any) -> Any:
+    """``value`` with what is in objects of the program in their place: at the next look it could be another."""
+    if isinstance(value, StandIn):
+        return [_settled(item) for item in value]
+    if type(value) in (list, tuple) and _HOLDING & set(map(type, value)):
+        return type(value)(_settled(item) for item in value)
+    if type(value) is dict:
+        return {key: _settled(item) for key, item in value.items()}
+    return value

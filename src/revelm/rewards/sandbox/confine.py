@@ -224,7 +224,7 @@ def _set_limits(place: Place, limits: Limits) -> None:
         resource.RLIMIT_CPU: int(limits.total_seconds) + 1,
         resource.RLIMIT_FSIZE: max(limits.file_mb, limits.output_mb) * 2**20,
         resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # not 0: with that the machine's own handler of crashes would still be started
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from revelm.rewards.sandbox import program, syscalls, tester
 from revelm.rewards.sandbox.confine import Place, become_nobody, separate
 from revelm.rewards.sandbox.leftovers import clear
 from revelm.rewards.sandbox.limits import Limits
-from revelm.rewards.sandbox.usage import Use, folder_use, kill_others, kill_tree, process_seconds, tree_use
+from revelm.rewards.sandbox.usage import Tally, Use, folder_use, kill_others, kill_tree, process_seconds, tree_use
 
 _TICK = 0.1  # seconds between looks at all processes of a job
 _START = 30.0  # wall clock seconds for a process to begin
@@ -43,7 +43,7 @@ class Job:
 class _Running:
     """A started program. ``budget``: CPU seconds at which its time is over; ``deadline``: by the wall clock.
 
-    ``others``: CPU seconds of its children, as of the last look at all processes, ``looked``.
+    ``others``: CPU seconds of its children, by ``tally``, as of the last look at all processes, ``looked``.
     """
 
     pid: int
@@ -52,6 +52,7 @@ class _Running:
     deadline: float
     looked: float
     others: float = 0.0
+    tally: Tally = field(default_factory=Tally)
     verdict: str = ""
     seconds: float = 0.0
     status: int | None = None
@@ -181,7 +182,7 @@ class Supervisor:
         seconds = process_seconds(running.pid)
         if now - running.looked > _TICK:
             running.looked = now
-            use = tree_use(self._place, self._init)
+            use = tree_use(self._place, self._init, running.tally)
             running.others = max(running.others, use.seconds - seconds)
             if verdict := self._excess(use):
                 return self._end(running, verdict)

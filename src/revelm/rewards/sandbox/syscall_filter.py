@@ -50,6 +50,7 @@ _REFUSED = {
     "finit_module": (313, 273),
     "kexec_load": (246, 104),
     "reboot": (169, 142),
+    "syslog": (103, 116),
 }
 # What is shared with the rest of the machine where there are no namespaces: queues, and word of what happens to files.
 _REFUSED_TOGETHER = {
@@ -68,6 +69,7 @@ _REFUSED_TOGETHER = {
     "fanotify_init": (300, 262),
     "socket": (41, 198),  # nor daemons of this machine; pairs of sockets are had without this call
 }
+_CLONE_PARENT = 0x8000
 _CLONE, _CLONE3, _SOCKETPAIR, _PRLIMIT = (56, 220), (435, 435), (53, 199), (302, 261)
 # A datagram goes to whatever name it bears, from a pair of sockets too: daemons listen.
 _PAIRS = [kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800)]  # streams, packets
@@ -94,10 +96,11 @@ def filter_program(machine: str, *, is_separate: bool) -> bytes | None:
         code += refused_call(number) if number is not None else []
     # The C library falls back from clone3 to clone, whose flags can be seen.
     code += refused_call(_CLONE3[column], error=errno.ENOSYS)
+    # A child that is made the parent's own would be out of reach of who looks below the program.
     code += [
         step(EQUAL, _CLONE[column], no=3),
         step(LOAD, argument(0)),
-        step(_ANY_BIT, NEWUSER, no=1),
+        step(_ANY_BIT, NEWUSER | _CLONE_PARENT, no=1),
         refuse(errno.EPERM),
         step(LOAD, 0),
     ]

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from revelm.rewards.sandbox.confine import Place
 
@@ -28,10 +28,32 @@ class Use:
 
 @dataclass(frozen=True)
 class _Process:
+    """``seconds``: of CPU, with ``waited``: those of its children that have ended and that it has waited for."""
+
     pid: int
     parent: int
     seconds: float
+    waited: float
     threads: int
+
+
+@dataclass
+class Tally:
+    """CPU seconds of processes that come and go: those that nobody waits for are in no account when they have ended.
+
+    ``balance``: seconds of what was found once and is gone, less what was waited for.
+    """
+
+    balance: float = 0.0
+    last: dict[int, _Process] = field(default_factory=dict)
+
+    def count(self, found: Mapping[int, _Process]) -> float:
+        """All seconds so far, of what is ``found`` and what was found before, as of the last look at it."""
+        gone = sum(process.seconds for pid, process in self.last.items() if pid not in found)
+        waited = sum(found[pid].waited - process.waited for pid, process in self.last.items() if pid in found)
+        self.balance += gone - waited
+        self.last = dict(found)
+        return max(0.0, self.balance) + sum(process.seconds for process in found.values())
 
 
 def process_seconds(pid: int) -> float:
@@ -42,17 +64,17 @@ def process_seconds(pid: int) -> float:
         return 0.0
 
 
-def tree_use(place: Place, spared: int) -> Use:
+def tree_use(place: Place, spared: int, tally: Tally) -> Use:
     """What all that descends from this process uses, but for its child ``spared``.
 
-    Seconds are also those of children that have ended. Memory is what a process holds of its own or shares with others,
-    but not of files.
+    Seconds are also those of what has ended, which ``tally`` keeps from look to look. Memory is what a process holds of
+    its own or shares with others, but not of files.
     """
     processes = {found.pid: found for found in _processes(place.proc)}
     members = _family({found.pid: found.parent for found in processes.values()}, {os.getpid()}) - {os.getpid(), spared}
     counted = [processes[pid] for pid in members if pid in processes]
     return Use(
-        sum(found.seconds for found in counted),
+        tally.count({found.pid: found for found in counted}),
         sum(_memory(place.proc, found.pid) for found in counted),
         sum(found.threads for found in counted),
     )
@@ -84,12 +106,15 @@ def folder_use(folder: str, most: int) -> tuple[int, int]:
 def kill_others(place: Place, spared: int) -> None:
     """End all that descends from this process, but for its child ``spared``; returns when they are gone.
 
-    With namespaces orphans come to ``spared`` and end with it at the latest: there is no need to look for them among
-    all processes, which takes the longer the more there are.
+    With namespaces orphans come to ``spared``, and siblings that a program makes itself (``CLONE_PARENT``) to this
+    process: there is no need to look for them among all processes, which takes the longer the more there are.
     """
     has_namespace = place.isolation == "namespaces"
     for number in range(_ROUNDS):
-        found = _children(place.proc, spared) if has_namespace else _found(place.proc, number)
+        if has_namespace:
+            found = [*_children(place.proc, spared), *_children(place.proc, os.getpid())]
+        else:
+            found = _found(place.proc, number)
         others = [pid for pid in found if pid != spared]
         if not others and (has_namespace or number % _SLOW == 0):
             return
@@ -173,7 +198,7 @@ def _memory(proc: int, pid: int) -> int:
 
 
 def _processes(proc: int) -> Iterator[_Process]:
-    """Every process there is; its CPU seconds with those of its children that have ended."""
+    """Every process there is."""
     for name in os.listdir(proc):
         if not name.isdecimal():
             continue
@@ -182,7 +207,8 @@ def _processes(proc: int) -> Iterator[_Process]:
         except OSError:  # it has just ended
             continue
         if len(stat) > 17:
-            yield _Process(int(name), int(stat[1]), sum(map(int, stat[11:15])) / _TICKS, max(1, int(stat[17])))
+            own, waited = (sum(map(int, stat[first : first + 2])) / _TICKS for first in (11, 13))
+            yield _Process(int(name), int(stat[1]), own + waited, waited, max(1, int(stat[17])))
 
 
 def _content(proc: int, path: str) -> bytes:
