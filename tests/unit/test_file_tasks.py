@@ -170,7 +170,10 @@ def test_training_leaves_out_what_the_test_asks(tmp_path: Path) -> None:
             [{"question": "a", "answer": "1"}, {"question": "b"}],
             r"rows\.jsonl, row 2 \(line 2\): expected fields .*found",
         ),
-        ([{"answer": "1"}], r"row 1 \(line 1\): expected fields question or problem; found: answer"),
+        (
+            [{"answer": "1"}],
+            r"row 1 \(line 1\): expected fields question or problem; found: answer; rename .* with question_field",
+        ),
         ([{"question": "", "answer": "1"}], r"row 1 \(line 1\), field 'question': empty; fill it in"),
         ([{"question": ["a"], "answer": "1"}], r"field 'question': expected text, not \['a'\]"),
         ([{"question": "a", "answer": None}], r"field 'answer': expected text, not None"),

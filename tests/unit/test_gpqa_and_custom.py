@@ -101,7 +101,11 @@ def test_verdicts_of_custom(tmp_path: Path, reward: str, reference: Any, right: 
 @pytest.mark.parametrize(
     ("row", "reward", "message"),
     [
-        ({"question": "q"}, "exact", r"row 1 \(line 1\), field 'ground_truth_answer': missing; the row has: question"),
+        (
+            {"question": "q"},
+            "exact",
+            r"row 1 \(line 1\): expected .*_answer; found: question; name the column with answer_field",
+        ),
         ({"question": 1.5, "ground_truth_answer": "a"}, "exact", r"field 'question': expected text, not 1\.5"),
         ({"question": "q", "ground_truth_answer": "green"}, "choice", r"'green' is no reference for reward='choice'"),
         ({"question": "q", "ground_truth_answer": "("}, "regex", r"'\(' is no reference for reward='regex'"),

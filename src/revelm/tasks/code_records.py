@@ -19,6 +19,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from revelm.data.rows import Row
 from revelm.rewards.code_answer import code_answer, defines
@@ -168,7 +169,7 @@ def _cases_of(field: str, matching: Matching = "stripped") -> Callable[[Row], Co
             statements = tuple(map(str, code)) if isinstance(code, list) else single_tests(str(code))
             return _statement_tests(row, statements, setup="", ask=ask)
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return _statement_tests(row, [str(item) for item in value], setup="", ask=ask)
+            return _statement_tests(row, _asserts(replace(row, fields={field: value}), field), setup="", ask=ask)
         if isinstance(value, Mapping) and str(value.get("language", "python")).lower() not in ("python", "python3"):
             raise row.error(field, f"is about {value['language']!r}; only Python is run")
         cases, function = listed_cases(row, field, value)
@@ -201,7 +202,8 @@ def _begun(code: str) -> set[str]:
 
 def _asserts(row: Row, field: str) -> tuple[str, ...]:
     """Statements, at least one. Raises ValueError for none: every program would be right."""
-    value = from_json(row, field, row.get(field))
+    value = row.get(field)
+    value = from_json(row, field, value) if str(value).lstrip()[:1] == "[" else value
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise row.error(field, f"expected a list of statements, not {repr(value)[:60]}")
     statements = tuple(str(item) for item in value if item.strip())
@@ -209,9 +211,12 @@ def _asserts(row: Row, field: str) -> tuple[str, ...]:
         raise row.error(field, "holds no tests, so that any program would be right; add some or remove the row")
     for number, statement in enumerate(statements, start=1):
         try:
-            parsed(statement)
+            last = parsed(statement).body[-1:]
         except ValueError as error:
             raise row.error(field, f"test {number}: {error}") from error
+        if last and isinstance(last[0], ast.Expr) and isinstance(last[0].value, ast.Compare):
+            reason = "compares and asserts nothing, so that any program would be right; write assert in front of it"
+            raise row.error(field, f"test {number}: {reason}")
     return statements
 
 

@@ -29,6 +29,7 @@ from revelm.tasks.chats import USER, in_words
 from revelm.tasks.data_source import sample_file
 from revelm.tasks.demonstrations import worked_demonstrations
 from revelm.tasks.file_splits import Files, check_files, file_problems
+from revelm.tasks.problem_files import find_fields
 from revelm.tasks.task import Messages, check_split
 
 Verdict = Literal["math", "exact", "choice", "regex"]
@@ -121,6 +122,8 @@ class Custom:
         return worked_demonstrations(self, num, seed=seed)
 
     def _problem(self, row: Row, name: str) -> Problem:
+        for setting, field in (("question_field", self.question_field), ("answer_field", self.answer_field)):
+            find_fields(row, [(field,)], remedy=f"; name the column with {setting}")
         response = row.optional_text("response")
         info = {"response": response} if response else {}
         reference = row.number_or_text(self.answer_field)

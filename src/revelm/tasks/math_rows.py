@@ -104,7 +104,9 @@ def _field(row: Row, given: str | None, usual: Sequence[str]) -> str:
     """The first of the ``usual`` fields that the row has; or the one that is ``given``, and no other."""
     names = (given,) if given else (*usual, *map(str.capitalize, usual))
     found = next((name for name in names if row.has(name)), None)
-    return found or find_fields(row, [(name,) for name in ([given] if given else usual)])[0]
+    setting = "question_field" if usual is QUESTIONS else "answer_field"
+    remedy = f"; rename a column (of the task math, or name it with {setting})"
+    return found or find_fields(row, [(name,) for name in ([given] if given else usual)], remedy=remedy)[0]
 
 
 def _solution(row: Row) -> str:
