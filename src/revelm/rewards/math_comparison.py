@@ -5,27 +5,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from revelm.rewards.math_formula import same_by_algebra, same_equation
+from revelm.rewards.math_lists import by_name, is_number, lists_of, named_in
 from revelm.rewards.math_measure import Closeness, same_measured
-from revelm.rewards.math_parts import MAX_PARTS, Parts, has_or, joined_by_commas, parts_of, signs_spread
-from revelm.rewards.math_quantity import read_quantity
+from revelm.rewards.math_parts import MAX_PARTS, Parts, has_or, parts_of, signs_spread
+from revelm.rewards.math_quantity import place_of
 from revelm.rewards.math_relation import (
-    Named,
     Relation,
     interval_of,
     is_equation,
     is_name,
-    named_value,
     ranges_of,
     read_relation,
 )
+from revelm.rewards.math_remarks import conditioned, said_twice, without_remark
 from revelm.rewards.math_sets import is_empty, plainly
 from revelm.rewards.math_text import key
-from revelm.rewards.math_units import split_unit
 from revelm.rewards.math_words import marked_letter, number_words_read, read_label, read_words, same_label
 
 _MAX_DEPTH = 6
+_MAX_TWICE = 3
+_NEARLY = (r"\approx", r"\sim")
 _LETTERS = re.compile(r"(?<!\\)\b[a-zA-Z]")
-_TEXT_LIST = re.compile(r"^\\text\{([^{}]*(?:,|\band\b|\bor\b)[^{}]*)\}$")
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,19 @@ class Comparison:
             return True
         if is_empty(reference) or is_empty(answer):
             return is_empty(reference) and is_empty(answer)
+        if (without := without_remark(answer)) != answer and without_remark(reference) == reference:
+            return self._deeper().holds(reference, without)
+        ends = conditioned(reference), conditioned(answer)
+        if ends[0].condition or ends[1].condition:
+            is_other = ends[0].condition and ends[1].condition and ends[0].condition != ends[1].condition
+            return not is_other and self._deeper().holds(ends[0].body, ends[1].body)
         reference, answer = plainly(reference), plainly(answer)
         if (same := self._words(reference, answer)) is not None:
             return same
-        lists = _lists(reference, answer)
+        lists = lists_of(reference, answer)
         if len(lists[0]) > 1 or len(lists[1]) > 1:
             return self._lists(reference, answer, lists)
-        return self._single(reference, answer)
+        return self._single(reference, answer) or self._twice(reference, said_twice(answer))
 
     def _words(self, reference: str, answer: str) -> bool | None:
         """The verdict where the reference is words or the letter of a choice; None where it is neither."""
@@ -71,13 +77,21 @@ class Comparison:
         is_prose = words is not None and r"\text" in reference and parts_of(reference).kind == "one"
         return False if is_prose and "," not in reference else None
 
+    def _twice(self, reference: str, said: Sequence[str] | None) -> bool:
+        """Whether an answer says the reference more than once, and nothing else."""
+        return said is not None and len(said) <= _MAX_TWICE and all(self._deeper().holds(reference, s) for s in said)
+
     def _lists(self, reference: str, answer: str, lists: tuple[tuple[str, ...], tuple[str, ...]]) -> bool:
         """Where at least one of two answers has several parts."""
         parts = [parts_of(reference), parts_of(answer)]
         if len(lists[0]) == len(lists[1]):
-            named = [len({_named(item).name for item in items} - {""}) for items in lists]
+            named = [len({named_in(item).name for item in items} - {""}) for items in lists]
             is_tuple = sorted(named) == [0, len(lists[0])]  # "x=1, y=2" is answered by "1, 2", not by "2, 1"
             return self._ordered(*lists) if is_tuple else self._unordered(*lists)
+        if len(lists[0]) == 1 and has_or(answer) and self._twice(reference, lists[1]):
+            return True
+        if parts[0].kind == "union" and all(parts_of(item).kind == "group" for item in lists[1]):
+            return self._unordered(parts[0].items, lists[1])
         ranges = [_ranges(items, text) for items, text in zip(lists, (reference, answer), strict=True)]
         if ranges[0] or ranges[1]:
             united = [r" \cup ".join(r) if r else text for r, text in zip(ranges, (reference, answer), strict=True)]
@@ -97,18 +111,23 @@ class Comparison:
         if parts.kind == "set":
             return self._unordered(signs_spread(pair[0]), signs_spread(pair[1]))
         is_tuple = parts.kind == "group" and parts.brackets == "()" and not is_choice
-        return is_tuple and self._ordered(_by_name(pair[0]), _by_name(pair[1]))
+        return is_tuple and self._ordered(by_name(pair[0]), by_name(pair[1]))
 
     def _single(self, reference: str, answer: str) -> bool:
         relations = read_relation(reference), read_relation(answer)
         if relations[0] or relations[1]:
             return self._relations(reference, answer, *relations)
         parts = _parts(reference), _parts(answer)
+        alone = [p.items[0] if p.kind == "set" and len(p.items) == 1 else None for p in parts]
+        if "one" in (parts[0].kind, parts[1].kind) and (alone[0] or alone[1]):  # the set of one solution
+            return self._deeper().holds(alone[0] or reference, alone[1] or answer)
         if parts[0].kind == parts[1].kind == "one":
             return same_measured(reference, answer, self.closeness, is_worked_out=self.is_worked_out)
         return self._parts(*parts) or same_by_algebra(reference, answer)
 
     def _parts(self, reference: Parts, answer: Parts) -> bool:
+        if {reference.kind, answer.kind} == {"group", "matrix"}:  # a column is a tuple of its entries
+            return _is_vector(reference) and _is_vector(answer) and self._ordered(reference.items, answer.items)
         if reference.kind != answer.kind:
             return False
         if reference.kind in ("set", "union", "list"):
@@ -147,10 +166,12 @@ class Comparison:
     def _relations(self, reference: str, answer: str, first: Relation | None, second: Relation | None) -> bool:
         """Where at least one of the two is an equation, an inequality or says what it is in."""
         ranges = [interval_of(relation) if relation else None for relation in (first, second)]
-        named = [r or _named(text) for r, text in zip(ranges, (reference, answer), strict=True)]
+        named = [r or named_in(text) for r, text in zip(ranges, (reference, answer), strict=True)]
         if second and not self._is_true_chain(second):
             return False
         if self._named(named[0], named[1]):
+            return True
+        if second and second.signs[-1] in _NEARLY and self._deeper().holds(reference, second.sides[-1]):
             return True
         if named[0].name and key(named[0].name) == key(named[1].name):
             return False
@@ -167,7 +188,16 @@ class Comparison:
         return False
 
     def _is_true_chain(self, chain: Relation) -> bool:
-        """Whether no number in the middle of a chain of equations is another one than at its end: x = 8 = 7."""
+        """Whether no number in the middle of a chain of equations is another one than at its end: x = 8 = 7.
+
+        What stands behind an approximation sign has to be what stands before it, rounded.
+        """
+        for k, sign in enumerate(chain.signs):
+            place = place_of(chain.sides[k + 1]) if sign in _NEARLY and not _LETTERS.search(chain.sides[k]) else None
+            if place is not None:
+                near = Comparison(Closeness(absolute=float(place) * 0.999), self.depth + 1)
+                if not near.holds(chain.sides[k + 1], chain.sides[k]):
+                    return False
         if set(chain.signs) != {"="} or len(chain.sides) < 3:
             return True
         loose = replace(self._deeper(), is_worked_out=False)
@@ -185,37 +215,12 @@ class Comparison:
         return replace(self, depth=self.depth + 1)
 
 
-def _lists(reference: str, answer: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parts of two answers that are lists, one part for what is none. "1,234" is a list only beside another."""
-    first, second = _items(reference), _items(answer)
-    if len(first) > 1 and _is_number(reference):
-        first = (reference,)
-    if len(second) > 1 and len(first) == 1 and _is_number(answer):
-        second = (answer,)
-    return first, second
-
-
-def _items(spelled: str) -> tuple[str, ...]:
-    if (words := _TEXT_LIST.match(spelled)) is not None:
-        spelled = words[1]
-    joined = joined_by_commas(spelled)
-    parts = parts_of(joined)
-    return signs_spread(parts.items if parts.kind == "list" else (joined,))  # of a set, its members are, later
-
-
-def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
-    """The items of "y = 2, x = 1" in the order of their letters, which is that of a tuple; others as they are."""
-    names = [_named(item).name for item in items]
-    is_named = all(len(name) == 1 for name in names) and len(set(names)) == len(names)
-    return tuple(item for _, item in sorted(zip(names, items, strict=True))) if is_named else items
+def _is_vector(parts: Parts) -> bool:
+    return parts.brackets == "()" if parts.kind == "group" else parts.width == 1 and not parts.brackets
 
 
 def _parts(spelled: str) -> Parts:
-    return Parts("one", (spelled,)) if _is_number(spelled) else parts_of(spelled)
-
-
-def _is_number(spelled: str) -> bool:
-    return read_quantity(split_unit(spelled).body) is not None
+    return Parts("one", (spelled,)) if is_number(spelled) else parts_of(spelled)
 
 
 def _ranges(items: Sequence[str], spelled: str) -> list[str] | None:
@@ -229,11 +234,6 @@ def _values_in(chain: Relation) -> tuple[str, ...]:
     if is_name(chain.sides[0]):
         return chain.sides[1:]
     return () if _LETTERS.search(chain.sides[0]) else chain.sides
-
-
-def _named(spelled: str) -> Named:
-    relation = read_relation(spelled)
-    return (named_value(relation) if relation else None) or Named("", spelled)
 
 
 def _same_relation(first: Relation, second: Relation) -> bool:

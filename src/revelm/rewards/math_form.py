@@ -24,7 +24,7 @@ _KINDS = tuple(
     re.compile(pattern)
     for pattern in (
         r"(?:sin|cos|tan|cot|sec|csc)",
-        r"(?<![a-zA-Z])(?:log|ln|lg|exp)(?![a-zA-Z])",
+        r"(?<![a-zA-Z])(?:log|ln|lg)(?![a-zA-Z])",
         r"!|binom",
         r"floor|ceil|\||(?<![a-zA-Z])(?:gcd|lcm|max|min|bmod|pmod|mod)(?![a-zA-Z])",
         r"\\(?:sum|prod|i*int|lim)(?![a-zA-Z])",

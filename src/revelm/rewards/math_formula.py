@@ -12,8 +12,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+import mpmath
+
 from revelm.rewards.math_exact import exact_value
-from revelm.rewards.math_values import Unsampled, Value, agree, sample
+from revelm.rewards.math_values import DIGITS, Unsampled, Value, agree, sample
 
 _STEPS = re.compile(r"\\l(?:floor|ceil)|floor|ceil")
 # What the grammar reads as something else, or not at all, as what it reads right.
@@ -85,11 +87,13 @@ def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriente
         sides = values_of(left, whole), values_of(right, whole)
         if sides[0] is None or sides[1] is None:
             return False
-        differences.append([None if a is None or b is None else a - b for a, b in _pairs(sides[0], sides[1])])
+        with mpmath.workdps(DIGITS):
+            differences.append([None if a is None or b is None else a - b for a, b in _pairs(sides[0], sides[1])])
     pairs = [(a, b) for a, b in _pairs(tuple(differences[0]), tuple(differences[1])) if a is not None and b is not None]
     if len(pairs) < 2 or any(abs(a) < 1e-30 or abs(b) < 1e-30 for a, b in pairs):
         return False
-    ratios = [a / b for a, b in pairs]
+    with mpmath.workdps(DIGITS):
+        ratios = [a / b for a, b in pairs]
     is_same = all(agree(ratio, ratios[0]) for ratio in ratios)
     return is_same and (not is_oriented or (ratios[0].imag == 0 and ratios[0].real > 0))
 

@@ -14,6 +14,7 @@ from revelm.rewards.math_units import Measured, split_units, units_agree
 from revelm.rewards.math_values import DIGITS, Value
 
 _IN_BASE = re.compile(r"^-?[\dA-Fa-f, ]+_(?:\{\s*\d+\s*\}|\d+)$")
+_RATIO = re.compile(r":|(?<=\d)\s*(?:\\text\{\s*to\s*\}|to)\s*(?=\d)")
 _LARGEST_POWER = 5000
 
 
@@ -89,6 +90,9 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness, *, is_worked
         return not is_open and _same_numbers(exact[0], exact[1], closeness)
     values = values_of(reference, answer)
     said = None if values is None else values_of(answer, reference)
+    if values is not None and said is None and second is not None:  # 1.414213..., which the grammar does not read
+        number = _constant(values)
+        return number is not None and _same_numbers(number, second, closeness)
     if values is None or said is None:
         return same_by_algebra(reference, answer)
     if is_worked_out and len(values) == 1 and not has_only_kinds_of(reference, answer):
@@ -100,19 +104,18 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness, *, is_worked
 
 
 def _same_ratio(reference: str, answer: str) -> bool:
-    """3:4 is 6:8, and also the fraction 3/4; but 3:1 is not the number 3."""
-    shares = []
+    """3:4 is 6:8 and "6 to 8", and also the fraction 3/4; but 3:1 is not the number 3."""
+    ratios = []
     for text in (reference, answer):
-        if ":" not in text and "/" not in text and r"\frac" not in text:
+        parts = _RATIO.split(text)
+        if len(parts) == 1 and "/" not in text and r"\frac" not in text:
             return False
-        sides = [read_quantity(side) for side in text.split(":")]
-        if len(sides) > 2 or any(side is None for side in sides):
-            return False
+        sides = [read_quantity(part) for part in parts]
         values = [side.value for side in sides if side is not None]
-        if values[-1] == 0:
+        if len(values) < len(parts) or values[-1] == 0:
             return False
-        shares.append(values[0] / values[1] if len(values) == 2 else values[0])
-    return shares[0] == shares[1]
+        ratios.append([value / values[-1] for value in values[:-1]] or values)
+    return ratios[0] == ratios[1]
 
 
 def _fraction(spelled: str) -> Quantity | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from revelm.rewards.math_matrix import read_matrix
 from revelm.rewards.math_sets import is_empty
 
 Kind = Literal["one", "list", "group", "set", "union", "matrix"]
@@ -19,8 +20,7 @@ _OPEN = {"(": 1, "[": 1, "{": 1, r"\{": 1, r"\begin{": 2}
 _CLOSE = {")", "]", "}", r"\}"}
 _AND = re.compile(r"\\text\{[\s,]*(?:and|or|,)[\s,]*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
 _COMMAS = re.compile(r",(?:\s*,)+")
-_MATRIX = re.compile(r"^\\begin\{([pbBvV]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}$", re.DOTALL)
-_REALS = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?all (?:real numbers|reals)(?:\s*\})?")
+_REALS = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?all (?:real numbers|reals)(?:\s*\})?", re.IGNORECASE)
 
 
 class Parts(NamedTuple):
@@ -41,8 +41,8 @@ def parts_of(spelled: str) -> Parts:
         return Parts("set", ())
     if _REALS.fullmatch(spelled):
         return Parts("group", (r"-\infty", r"\infty"), "()")
-    if matrix := _MATRIX.match(spelled):
-        return _matrix(matrix[1], matrix[2])
+    if r"\begin{" in spelled and (matrix := read_matrix(spelled)) is not None:
+        return Parts("matrix", matrix.items, matrix.bars, matrix.width)
     pieces = split(spelled, _is_comma)
     if len(pieces) > 1:
         return Parts("list", tuple(pieces))
@@ -121,13 +121,3 @@ def _is_one_pair(spelled: str) -> bool:
         if depth == 0:
             return position + len(token) == len(spelled)
     return False
-
-
-def _matrix(kind: str, body: str) -> Parts:
-    rows = [row.strip() for row in re.split(r"\\\\|\\cr(?![a-z])", body) if row.strip()]
-    cells = [[cell.strip() for cell in row.split("&")] for row in rows]
-    widths = {len(row) for row in cells}
-    brackets = "|" if kind.startswith(("v", "V")) else ""
-    if len(widths) != 1:
-        return Parts("one", (body,))
-    return Parts("matrix", tuple(cell for row in cells for cell in row), brackets, widths.pop())

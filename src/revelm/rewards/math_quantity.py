@@ -14,6 +14,7 @@ from revelm.rewards.math_units import SCALES
 _MAX_DIGITS = 1000
 _MAX_EXPONENT = 5000
 MIN_SIGNIFICANT = 6
+_MIN_REPEATED = 3
 
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?: \d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _SIGN = r"(?P<sign>[-+]?)\s*"
@@ -29,7 +30,12 @@ _FRACTION = re.compile(
     rf"{_SIGN}(?:(?P<whole>\d+)\s*)?\\frac\s*\{{\s*(?P<top>[-+]?\s*{_PLAIN})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_PLAIN})\s*\}}"
 )
 _SLASH = re.compile(rf"{_SIGN}(?:(?P<whole>\d+)\s+)?(?P<top>{_PLAIN})\s*/\s*(?P<bottom>-?{_PLAIN})")
-_REPEATING = re.compile(rf"{_SIGN}(?P<whole>\d*)\.(?P<start>\d*)\\overline\{{\s*(?P<cycle>\d+)\s*\}}")
+_REPEATING = re.compile(
+    rf"{_SIGN}(?P<whole>\d*)\.(?P<start>\d*)(?:\\(?:overline|bar|dot)\s*\{{\s*(?P<cycle>\d+)\s*\}}|\((?P<round>\d+)\)"
+    r"|\\dot\s*\{\s*(?P<first>\d)\s*\}(?P<between>\d*)\\dot\s*\{\s*(?P<last>\d)\s*\})"
+)
+_GOES_ON = re.compile(rf"{_SIGN}(?P<whole>\d*)\.(?P<digits>\d+)\s*\.\.\.")
+_CYCLE = re.compile(r"(?P<start>\d*?)(?P<cycle>\d+?)(?P=cycle)+")  # what is repeated at the end
 
 
 class Quantity(NamedTuple):
@@ -71,6 +77,17 @@ def read_quantity(spelled: str) -> Quantity | None:
         if (found := pattern.fullmatch(text)) is not None:
             return read(found)
     return None
+
+
+def place_of(spelled: str) -> Fraction | None:
+    """The value of the last digit that a number is given to, 0.01 for 1.41 and 1000 for 12000; None for no number."""
+    number = read_quantity(spelled)
+    if number is None or number.value == 0 or number.last_place is not None:
+        return None if number is None else number.last_place
+    if number.value.denominator != 1:
+        return None
+    digits = str(abs(number.value.numerator))
+    return Fraction(10 ** (len(digits) - len(digits.rstrip("0"))))
 
 
 def stands_for(decimal: Quantity, other: Quantity) -> bool:
@@ -135,9 +152,23 @@ def _fraction(found: re.Match[str]) -> Quantity | None:
 
 
 def _repeating(found: re.Match[str]) -> Quantity:
-    whole, start, cycle = found["whole"] or "0", found["start"], found["cycle"]
+    dotted = "".join(found[name] or "" for name in ("first", "between", "last"))
+    return _signed(found, _endless(found["whole"], found["start"], found["cycle"] or found["round"] or dotted))
+
+
+def _goes_on(found: re.Match[str]) -> Quantity | None:
+    """0.1333...: what is repeated goes on, if its repetitions have three digits; else the digits that there are."""
+    whole, digits = found["whole"] or "0", found["digits"]
+    cycle = _CYCLE.fullmatch(digits)
+    if cycle is not None and len(digits) - len(cycle["start"]) >= _MIN_REPEATED:
+        return _signed(found, _endless(whole, cycle["start"], cycle["cycle"]))
+    number = _decimal(f"{whole}.{digits}")
+    return _signed(found, number.value, last_place=number.last_place) if number.significant >= MIN_SIGNIFICANT else None
+
+
+def _endless(whole: str, start: str, cycle: str) -> Fraction:
     period = Fraction(int(cycle), 10 ** len(start) * (10 ** len(cycle) - 1))
-    return _signed(found, Fraction(f"{whole}.{start or '0'}") + period)
+    return Fraction(f"{whole or '0'}.{start or '0'}") + period
 
 
 _READERS = (
@@ -147,4 +178,5 @@ _READERS = (
     (_TEN, _ten),
     (_MILLIONS, _millions),
     (_REPEATING, _repeating),
+    (_GOES_ON, _goes_on),
 )

@@ -22,6 +22,7 @@ _ONE_NAME = (  # possessive: letters beside each other could else be told apart 
 _NAME = re.compile(
     rf"^(?:\|?{_ONE_NAME}(?:\s*+(?:(?:[-+*/,]|\\cdot)\s*+)?+{_ONE_NAME})*+\|?|\({_ONE_NAME}(?:\s*+,\s*+{_ONE_NAME})++\))$"
 )
+_ABSOLUTE = re.compile(r"\|\s*([a-y])\s*\|")
 _MAX_NAME = 60
 
 
@@ -76,12 +77,16 @@ def named_value(relation: Relation) -> Named | None:
     last = len(sides) - 1 if exact is None else exact
     if is_name(sides[0]) and (last > 0 or len(sides) == 2):
         return Named(sides[0], sides[max(last, 1)])
+    if len(sides) == 2 and exact is None and read_quantity(sides[0]) is not None and is_name(sides[1]):
+        return Named(sides[1], sides[0])
     return Named("", sides[exact]) if exact is not None else None
 
 
 def interval_of(relation: Relation) -> Named | None:
     r"""The numbers that an inequality allows its one name, as an interval or a union; None for other relations."""
     sides, signs = relation
+    if (sized := _size(relation)) is not None:
+        return sized
     if len(sides) == 3 and is_name(sides[1]):
         low, high = sides[0], sides[2]
         if set(signs) <= {">", r"\ge"}:
@@ -96,6 +101,20 @@ def interval_of(relation: Relation) -> Named | None:
     if not is_name(name):
         name, bound, sign = bound, name, _FLIPPED[sign]
     return Named(name, _RANGES[sign].format(bound)) if is_name(name) else None
+
+
+def _size(relation: Relation) -> Named | None:
+    r"""What ``|x| < c`` and ``|x| > c`` say of a real x; of z and of sets they say something else."""
+    sides, signs = relation.sides, relation.signs
+    if len(sides) != 2:
+        return None
+    inner, bound, sign = sides[0], sides[1], signs[0]
+    if _ABSOLUTE.fullmatch(bound):
+        inner, bound, sign = bound, inner, _FLIPPED.get(sign, "")
+    found, number = _ABSOLUTE.fullmatch(inner), read_quantity(bound)
+    if found is None or sign not in _SIZES or number is None or number.value <= 0:
+        return None
+    return Named(found[1], _SIZES[sign].format(bound))
 
 
 def ranges_of(relations: Sequence[Relation], *, is_union: bool) -> list[str] | None:
@@ -128,6 +147,12 @@ def ranges_of(relations: Sequence[Relation], *, is_union: bool) -> list[str] | N
 
 
 _OPENING, _CLOSING = {"(", "[", "{", r"\{", r"\begin{"}, {")", "]", "}", r"\}"}
+_SIZES = {
+    "<": "(-({0}),{0})",
+    r"\le": "[-({0}),{0}]",
+    ">": r"(-\infty,-({0})) \cup ({0},\infty)",
+    r"\ge": r"(-\infty,-({0})] \cup [{0},\infty)",
+}
 _RANGES = {
     "<": r"(-\infty,{0})",
     r"\le": r"(-\infty,{0}]",

@@ -19,7 +19,8 @@ _WITHOUT = re.compile(rf"{_REALS}\s*(?:\\setminus|-|\\)\s*\\\{{([^{{}}]*)\\\}}")
 _NAMED_IN = re.compile(r"[a-zA-Z]\s*\\in\s*(?=\\mathbb\{R\}\s*(?:\\setminus|-|\\)\s*\\\{)")
 _EXCEPT = re.compile(
     r"(?:\\text\{\s*)?all (?:real numbers|reals),? (?:except|but|other than)(?: for)?"
-    r"\s*\}?\s*(?:[a-z]\s*=\s*)?(-?[^{}=a-z]+)\}?"
+    r"\s*\}?\s*(?:[a-z]\s*=\s*)?(-?[^{}=a-z]+)\}?",
+    re.IGNORECASE,
 )
 _SYMBOLS = {r"\emptyset", r"\{\}", r"\{ \}"}
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")

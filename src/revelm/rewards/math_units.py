@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from revelm.rewards.math_words import says_number
+
 _ALIASES = {
     "percent": "% percentage pct",
     "degree": "° deg",
@@ -64,7 +66,24 @@ _BARE = sorted((a for a in _CANONICAL if (len(a) > 2 or a in _SHORT) and a.isalp
 _MAX_WORDS = 4
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten, no units
 # No unit has them, and what they begin is another answer: "3 unless five".
-_HEDGES = {"or", "unless", "not", "if", "maybe", "perhaps", "possibly", "either", "but", "except", "otherwise"}
+_HEDGES = {
+    *(
+        "or",
+        "unless",
+        "not",
+        "if",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "either",
+        "but",
+        "except",
+        "otherwise",
+        "else",
+        "then",
+    ),
+    *("alternatively", "could", "may", "might", "versus", "vs", "through", "than", "oder", "ou", "или"),
+}
 _NOT_UNITS = {
     "pi",
     "and",
@@ -97,6 +116,11 @@ _BARE_WORD = re.compile(
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"^(?P<body>-?[\d.,/ ]*\d)\s+(?P<unit>[A-Za-z]{3,}(?:[ -][A-Za-z]+){0,3})" + _POWER + "$")
+_QUOTIENT = re.compile(r"\\frac\s*\{\s*(\\text\{[^{}]*\})\s*\}\s*\{\s*(\\text\{[^{}]*\})\s*\}$")
+_THERMAL = re.compile(r"^(?P<body>.+?)\s*°\s*(?:\\text\{\s*)?(?P<unit>[CF])\s*\}?$", re.DOTALL)
+_HAN = re.compile(r"^(?P<body>.*\d)\s*(?:\\text\{\s*)?(?P<unit>[\u4e00-\u9fff]{1,3})\s*\}?$")
+_OTHER_HAN = re.compile("[或和与及零一二三四五六七八九十百千万亿]")  # or, and, numbers
+_DEGREES = ("degree", "celsius", "fahrenheit")
 _SIGN = re.compile(r"^(?P<body>(?:(?!\\(?:sin|cos|tan|cot|sec|csc)).)+?)\s*(?P<unit>[%°€£₹¢])$", re.DOTALL)
 _MONEY = re.compile(r"^(?P<minus>-?)\s*(?P<unit>[¤€£₹])\s*(?P<body>.+)$", re.DOTALL)
 _MONEY_BEHIND = re.compile(r"^(?P<body>.+\d)\s*(?P<unit>¤)$")
@@ -137,13 +161,19 @@ def split_unit(spelled: str) -> Measured:
         inner = split_unit(money["body"])
         minus = money.groupdict().get("minus") or ""
         return Measured(minus + inner.body, _canonical(money["unit"]))
+    spelled = _QUOTIENT.sub(r"\1/\2", spelled)
+    if thermal := _THERMAL.match(spelled):
+        return Measured(thermal["body"], "celsius" if thermal["unit"] == "C" else "fahrenheit")
+    if (counted := _HAN.match(spelled)) and _OTHER_HAN.search(counted["unit"]) is None:
+        return Measured(counted["body"], counted["unit"])
     for pattern in (_SIGN, _IN_TEXT, _BARE_WORD, _WORDS):
         found = pattern.match(spelled)
         if found is None:
             continue
         unit = found["unit"].replace(r"\text", " ")
         words = [word.strip("{}.,~").lower() for word in unit.split() if word.strip("{}.,~")]
-        if len(words) > _MAX_WORDS or (words and words[0] in _NOT_UNITS) or not _HEDGES.isdisjoint(words):
+        is_other = not _HEDGES.isdisjoint(words) or says_number(words) or _OTHER_HAN.search(unit) is not None
+        if len(words) > _MAX_WORDS or (words and words[0] in _NOT_UNITS) or is_other:
             continue
         body = found["body"].strip()
         if words and words[0].removesuffix("s") in SCALES:
@@ -155,7 +185,8 @@ def split_unit(spelled: str) -> Measured:
 
 def units_agree(first: str, second: str) -> bool:
     """Whether two units may belong to one answer: one of them is not given, or they are the same."""
-    return not first or not second or first == second
+    is_warmth = "degree" in (first, second) and first in _DEGREES and second in _DEGREES
+    return not first or not second or first == second or is_warmth
 
 
 def _like(measured: Measured, unit: str | None) -> Measured:
