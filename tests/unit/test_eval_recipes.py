@@ -1,5 +1,6 @@
 """Recipes of published scores: the numbers are the published ones, each with its source, and so are the settings."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from revelm.core.registry import build
 from revelm.core.types import Family, Problem
 from revelm.engine.named_caches import cache_for
 from revelm.eval.config import EvalConfig, SettingSpec
+from revelm.eval.evaluation import evaluate_config
 from revelm.eval.jobs import Job, jobs_of
+from tests.families import LLADA as LLADA_SIZES
+from tests.tiny_checkpoint import save_tiny
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "eval"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -153,3 +157,33 @@ def check_full(setting: SettingSpec, *, is_static: bool, is_dream: bool) -> None
 
 
 DYNAMIC = {"kind": "dynamic", "threshold": 0.95}
+
+
+@pytest.mark.parametrize("name", ["eval-trado-8b-thinking", "eval-llada", "eval-dream"])
+def test_a_recipe_runs_from_local_files(name: str, tmp_path: Path) -> None:
+    """Catches a recipe that is read and cannot be run: a cache, a rule or a window that its model does not go with."""
+    recipe = FOLDER / f"{name}.yaml"
+    kind = {"eval-llada": LLADA, "eval-dream": {"model_type": "Dream"}}.get(name, {})
+    save_tiny(tmp_path / "model", **{**kind, "max_position_embeddings": 512, "max_sequence_length": 512})
+    record = {"question": "Add one.", "test_input": ["1\n"], "test_output": ["2\n"]}
+    (tmp_path / "programs.json").write_text(json.dumps([record]), encoding="utf-8")
+    words = [f"model={tmp_path / 'model'}", "device=cpu", "dtype=float32", "num_problems=1", "n=1"]
+    for task in read_yaml(recipe)["tasks"]:
+        data = f"test_data={tmp_path / 'programs.json'}" if task in CODE else "data=sample"
+        words += [f"tasks.{task}.task.{data}", f"tasks.{task}.max_new_tokens=8", f"tasks.{task}.samples_per_problem=1"]
+    found = evaluate_config(load_config(EvalConfig, recipe, words))
+    for task, result in found["tasks"].items():
+        assert set(result["settings"]) == set(read_yaml(recipe)["settings"])
+        for setting, numbers in result["settings"].items():
+            assert numbers["errors"] == {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 1}
+            known = published(read_yaml(recipe)["model"])[task, setting]
+            assert numbers["expected"]["accuracy"] == pytest.approx(known)
+
+
+LLADA = {
+    **LLADA_SIZES,
+    "model_type": "llada",
+    "architectures": ["LLaDAModelLM"],
+    "vocab_size": 262,
+    "embedding_size": 262,
+}
