@@ -3,13 +3,15 @@ r"""Where in a text the final answer stands.
 Tried in this order, the first that finds something counts; which of them may be tried at all is ``sources``:
 
 box       the last balanced ``\boxed{...}`` or ``\fbox{...}``. Boxes that follow each other with nothing but a comma, a
-          semicolon, a slash, "and" or "or" between them are the parts of one answer, and so are boxes in one sentence
-          with "or", "maybe", "could" between them: hedging ("\boxed{1}, or perhaps \boxed{2}") is an answer of two
-          parts and not the second of them. Otherwise the last box counts alone, without "the answer is" in it.
+          semicolon, a slash, "and" or "or" between them, and a name for the second ("and $y =$"), are the parts of one
+          answer, and so are boxes in one sentence with "or", "maybe", "could" between them: hedging ("\boxed{1}, or
+          perhaps \boxed{2}") is an answer of two parts and not the second of them. Otherwise the last box counts alone,
+          without "the answer is" in it.
 bare box  ``\boxed 7``, as some write it
 hash      what follows the last ``####``, up to the end of the line
 tag       what stands in the last ``<answer>...</answer>``
-phrase    what follows the last "answer is", "answer:" or "answer =", up to the end of the sentence
+phrase    what follows the last "answer is", "answer:", "answer =" or 答案, up to the end of the sentence or its
+          reason ("because", "since")
 whole     the whole text, if it is one line of at most 100 characters without a sentence in it
 formula   the last ``$...$``, ``\(...\)``, ``$$...$$`` or ``\[...\]``
 number    the last number
@@ -35,16 +37,25 @@ ANYWHERE: tuple[Source, ...] = (*STATED, "whole", "formula", "number")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]+)")
 _HASH = re.compile(r"####[ \t]*([^\n]+)")
-_TAG = re.compile(r"<answer>((?:(?!</?answer>).){1,4000})</answer>", re.DOTALL)
+_TAG = re.compile(r"<answer>((?:(?!</?answer>).){1,4000})</answer>", re.DOTALL | re.IGNORECASE)
 _UNENDED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _SAID_INSIDE = re.compile(
     r"\s*(?:\\text\s*\{\s*)?(?:the\s+)?(?:final\s+)?answer(?:\s+is\b\s*:?|\s*[:=])\s*(?:\}\s*)?", re.IGNORECASE
 )
-_PHRASE = re.compile(r"\banswer(?:\s+is\b|\s*[:=])\s*:?\s*", re.IGNORECASE)
-_SENTENCE = re.compile(r"[.!?](?=\s|$)|\n")  # a full stop inside a number does not end a sentence
+_PHRASE = re.compile(
+    r"(?:\banswer(?:[\s*_]+is\b(?:\s+(?:therefore|thus|then|simply)\b)?|[\s*_]*[:=])|\u7b54\u6848[\u662f\u4e3a]?[:\uff1a]?)"
+    r"[\s*:]*",
+    re.IGNORECASE,
+)
+# A full stop inside a number does not end a sentence; reasons are none of the answer.
+_SENTENCE = re.compile(r"[.!?](?=\s|\*|$)|。|\n|,?\s(?:because|since)\s|,\sas\s")
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_DISPLAYED = re.compile(r"\$\$([^$]+)\$\$|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?(?:\d[\d,]*\.?\d*|\.\d+)(?:/\d+)?(?:[eE][-+]?\d+)?%?")
-_SENTENCE_INSIDE = re.compile(r"[.!?:]\s|^[^$]*[A-Za-z]{2,}\s[^$]*\$[^$]+\$|(?:[A-Za-z]{2,}\s+){4}")
+_SENTENCE_INSIDE = re.compile(
+    r"^(?:So|Thus|Hence|Therefore|It)\b|^(?:[A-Za-z]{2,},?\s+){2,}[^A-Za-z]*\d"
+    r"|[.!?:]\s|^[^$]*[A-Za-z]{2,}\s[^$]*\$[^$]+\$|(?:[A-Za-z]{2,}\s+){4}"
+)
 # What may stand between two boxes that are parts of one answer: signs of a formula, and one joining sign or word.
 _SIGN = r"(?:\s|\$|\\[,;:! ]|\\q?quad|~|\*\*|\\[()\[\]])"
 _SIGNS = rf"{_SIGN}*"
@@ -52,6 +63,7 @@ _HEDGE = re.compile(r"\b(?:or|maybe|perhaps|possibly|alternatively|could|might|u
 _END = re.compile(r"[.!?]\s|\n\s*\n")
 _JOINT = re.compile(
     rf"(?:(?!\n){_SIGN})*|{_SIGNS}(?:[,;/]|,?{_SIGNS}(?:\\text\s*\{{\s*(?:and|or)\s*\}}|and|or)){_SIGNS}"
+    rf"(?:[a-zA-Z](?:_\{{?\w\}}?)?\s*={_SIGNS})?"
 )
 _MAX_JOINT = 60
 _MAX_WHOLE = 100
@@ -123,13 +135,19 @@ def _hash(text: str) -> Answer | None:
 
 
 def _tag(text: str) -> Answer | None:
-    return _one(_last(_TAG, text), "tag")
+    found = _last(_TAG, text)
+    return None if found is None else _one(_said_plainly(found), "tag")
 
 
 def _phrase(text: str) -> Answer | None:
     tail = _UNENDED.split(text[-_TAIL:])[-1]
     said = list(_PHRASE.finditer(tail))
-    return _one(_SENTENCE.split(tail[said[-1].end() :], maxsplit=1)[0], "phrase") if said else None
+    if not said:
+        return None
+    rest = tail[said[-1].end() :]
+    if (shown := _DISPLAYED.match(rest)) is not None:
+        return _one(next(filter(None, shown.groups())), "phrase")
+    return _one(_SENTENCE.split(rest, maxsplit=1)[0], "phrase")
 
 
 def _whole(text: str) -> Answer | None:
