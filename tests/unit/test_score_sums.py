@@ -79,6 +79,14 @@ def test_a_recipe_scores_as_in_training(tmp_path: Path) -> None:
         assert row["breakdown"] == {**given.score.breakdown, **one.breakdown}
 
 
+def test_a_recipe_names_its_task_by_a_word(tmp_path: Path) -> None:
+    """Catches an override of a field of the task that drops its kind, and a sum of nothing without parts."""
+    (tmp_path / "rl.yaml").write_text("task: custom\nreward: {judge: null}")
+    spec = read_sum(str(tmp_path / "rl.yaml"), {"task": {"answer_field": "answer"}})
+    assert spec.task == {"kind": "custom", "answer_field": "answer"}
+    assert spec.reward.parts == ({"kind": "task"},)
+
+
 def test_without_a_task(tmp_path: Path) -> None:
     """Catches a sum of parts alone that is refused, or says nothing, and parts that are asked in another order."""
     rows = [{"completion": "a", "reference": "a"}, {"completion": "b"}] * 300

@@ -70,7 +70,10 @@ def read_sum(reward: str, fields: Mapping[str, Any]) -> SumSpec:
 
 def _of_recipe(path: str, fields: Mapping[str, Any]) -> SumSpec:
     """Of a recipe for training only what is said about rewards counts."""
-    given = merge(read_yaml(path), fields)
+    written = read_yaml(path)
+    if isinstance(written.get("task"), str):
+        written["task"] = {"kind": written["task"]}
+    given = merge(written, fields)
     spec = parse_config(
         SumSpec, {name: given[name] for name in given if name in SumSpec.model_fields or name in fields}
     )
