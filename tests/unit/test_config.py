@@ -61,6 +61,7 @@ def test_resolved_config_reads_back_the_same(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("sed=1", r"^sed: unknown field; did you mean 'seed'\? known: block_size, "),
+        ("learning_rate=1", r"^learning_rate: unknown field; did you mean 'optimiser\.learning_rate'\? known: "),
         ("optimiser.learning_rat=1", r"^optimiser\.learning_rat: unknown field; did you mean 'learning_rate'\?"),
         ("extra.bta=1", r"^extra\.bta: unknown field; did you mean 'betas'\?"),
         ("parts.a.bta=1", r"^parts\.a\.bta: unknown field; did you mean 'betas'\?"),
@@ -85,6 +86,8 @@ def test_all_wrong_fields_are_reported_at_once() -> None:
     """Catches having to run again for every mistake."""
     with pytest.raises(ValueError, match=r"seed: .*; block_size: "):
         load_config(Run, None, ["seed=x", "block_length=y"])
+    with pytest.raises(ValueError, match=r"^sed: .* 'seed'\?; zz: unknown field; known: block_size, [^:]*$"):
+        load_config(Run, None, ["sed=1", "zz=2"])
 
 
 def test_bad_files(tmp_path: Path) -> None:

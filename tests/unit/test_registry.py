@@ -54,6 +54,10 @@ def test_unknown_field_names_the_nearest_one() -> None:
         build("objectives", {"kind": HERE, "clipp": 0.1})
     with pytest.raises(ValueError, match=r"^rl\.loss\.zzz: unknown field; known: clip"):
         build("objectives", {"kind": HERE, "zzz": 0.1}, field="rl.loss")
+    with pytest.raises(
+        ValueError, match=r"task\.a: .*; task\.b: .* known: [^:]*; task=.* begins with its defaults, where"
+    ):
+        build("tasks", {"kind": "chain", "a": 1, "b": 2})
 
 
 @pytest.mark.parametrize(

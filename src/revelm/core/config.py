@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
 from revelm.core.atomic import write_text_atomic
-from revelm.core.validation import ALIASES, dotted, rename_aliases, unknown_field, validate
+from revelm.core.validation import ALIASES, dotted, rename_aliases, unknown_fields, validate
 
 
 def _as_spec(value: Any) -> Any:
@@ -125,12 +125,20 @@ def _prepared(schema: type[BaseModel], values: Mapping[str, Any], where: str) ->
     """``values`` with synonyms renamed, level by level; ValueError for fields that do not exist."""
     known = schema.model_fields
     renamed = rename_aliases(values, known, where)
-    wrong = [unknown_field(dotted(where, str(key)), known) for key in renamed if key not in known]
-    if wrong:
-        raise ValueError("; ".join(wrong))
+    if wrong := [str(key) for key in renamed if key not in known]:
+        places = {dotted(where, key): found for key in wrong if (found := _inside(known, key, where))}
+        raise ValueError(unknown_fields([dotted(where, key) for key in wrong], known, places=places))
     filled = {key: _with_default_kind(known[key], value) for key, value in renamed.items()}
     ready = {key: _prepared_field(known[key].annotation, value, dotted(where, key)) for key, value in filled.items()}
     return {key: _over_default(known[key], value) for key, value in ready.items()}
+
+
+def _inside(fields: Mapping[str, FieldInfo], name: str, where: str) -> str:
+    """Which parts of a schema have a field called ``name``, or what that is short for; "" where none has."""
+    own = ALIASES.get(name, name)
+    kinds = {part: field.annotation for part, field in fields.items()}
+    having = [p for p, k in kinds.items() if isinstance(k, type) and issubclass(k, BaseModel) and own in k.model_fields]
+    return " or ".join(repr(dotted(where, part, own)) for part in having)
 
 
 def _over_default(field: FieldInfo, value: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from revelm.core.validation import choices, dotted, nearest, rename_aliases, unknown_field, validate
+from revelm.core.validation import choices, dotted, nearest, rename_aliases, unknown_fields, validate
 
 __all__ = [
     "AXES",
@@ -139,9 +139,12 @@ def build(axis: str, spec: Mapping[str, Any] | str, *, field: str | None = None)
     kind = resolve(axis, spec["kind"], field=f"{where}.kind")
     known = [f.name for f in dataclasses.fields(kind) if f.init]
     values = rename_aliases({k: v for k, v in spec.items() if k != "kind"}, known, where)
-    wrong = [unknown_field(dotted(where, name), known) for name in values if name not in known]
+    wrong = [dotted(where, name) for name in values if name not in known]
     if wrong:
-        raise ValueError("; ".join(wrong))
+        remedy = (
+            f"; {where}={spec['kind']} begins with its defaults, where {where}.kind keeps the fields of another kind"
+        )
+        raise ValueError(unknown_fields(wrong, known) + (remedy if len(wrong) > 1 else ""))
     return validate(kind, values, where=where)
 
 

@@ -70,8 +70,21 @@ def choices(name: str, known: Iterable[str]) -> str:
 
 def unknown_field(path: str, known: Iterable[str]) -> str:
     """The sentence for a field (dotted ``path``) that does not exist among its siblings ``known``."""
-    name = path.rsplit(".", 1)[-1]
-    return f"{path}: unknown field{ADVICE.get(name, '')}{choices(name, known)}"
+    return unknown_fields([path], known)
+
+
+def unknown_fields(paths: Iterable[str], known: Iterable[str], *, places: Mapping[str, str] | None = None) -> str:
+    """The sentences for fields that do not exist among their siblings ``known``, which are listed once.
+
+    ``places``: where there are such fields, by path.
+    """
+    siblings, said = sorted(known), []
+    for path in paths:
+        name = path.rsplit(".", 1)[-1]
+        elsewhere = f"; did you mean {places[path]}?" if places and path in places else ""
+        said.append(f"{path}: unknown field{ADVICE.get(name, '')}{elsewhere or nearest(name, siblings)}")
+    sign = "" if said[-1].endswith("?") else ";"
+    return f"{'; '.join(said)}{sign} known: {', '.join(siblings) or 'none'}"
 
 
 def rename_aliases(values: Mapping[str, Any], known: Iterable[str], where: str) -> dict[str, Any]:
