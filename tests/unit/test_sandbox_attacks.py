@@ -105,10 +105,22 @@ while True:
 
 def test_a_program_cannot_break_its_tests(sandbox: LocalSandbox) -> None:
     """Catches wrong answers that count as errors of the sandbox, which training leaves out: exceptions of the tests
-    that hold an object of the program, whose text cannot be had."""
-    code = "import os\nclass A:\n    def __repr__(self): os._exit(0)\ndef f(x): return A()\n"
-    tests = CodeTests("function", statements=("assert {9: True}[f(3)]",), names=("f",))
-    assert "error" not in score_code(code, tests, limits=LIMITS, executor=sandbox).breakdown
+    that hold an object of the program, whose text cannot be had; coroutines that tests hand back to the program."""
+    unshown = "import os\nclass A:\n    def __repr__(self): os._exit(0)\ndef f(x): return A()\n"
+    for code, statement in (
+        (unshown, "assert {9: True}[f(3)]"),
+        ("async def f(x): return x\ndef g(x): return x", "assert g(f(3)) == 3"),
+        ("async def f(x): return x\ndef g(h): return h(f(3))", "assert g(lambda x: x) == 3"),
+    ):
+        score = score_code(code, CodeTests("function", statements=(statement,)), limits=LIMITS, executor=sandbox)
+        assert (score.value, score.breakdown.get("error")) == (0.0, None), score.reason
+
+
+def test_tests_cannot_expect_their_own_error(sandbox: LocalSandbox) -> None:
+    """Catches tests that pass although the program was never called, since it could not be given what they pass."""
+    statement = "class A: pass\ntry: f(A())\nexcept Exception: pass"
+    tests = CodeTests("function", statements=(statement,), names=("f",))
+    assert sandbox.run(SOLUTION, tests, LIMITS)[0].outcome == "error"
 
 
 def test_a_fork_has_a_sandbox_of_its_own(sandbox: LocalSandbox) -> None:

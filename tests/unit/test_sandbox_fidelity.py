@@ -230,6 +230,21 @@ def test_numbers_of_calls(body: str, expected: object, is_right: bool, sandbox: 
     assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == is_right
 
 
+def test_tests_may_report(sandbox: LocalSandbox) -> None:
+    """Catches tests of unittest that fail whatever the program is, for want of a stream to report to."""
+    statement = """
+import unittest
+class Test(unittest.TestCase):
+    def test(self): self.assertEqual(f(3), 9)
+suite = unittest.defaultTestLoader.loadTestsFromTestCase(Test)
+assert unittest.TextTestRunner().run(suite).wasSuccessful()
+"""
+    tests = CodeTests("function", statements=(statement,), names=("f",))
+    for body, is_right in (("x * x", 1.0), ("x", 0.0)):
+        code = f"def f(x): return {body}"
+        assert score_code(code, tests, limits=LIMITS, executor=sandbox).value == is_right
+
+
 SCRIPTS = {
     "the first stream": "import io, sys\nsys.stdout = io.StringIO()\nprint(1)\nsys.__stdout__.write('9')",
     "a stream of its own": "out = open(1, 'w')\nout.write('9')",

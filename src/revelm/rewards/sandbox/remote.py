@@ -14,8 +14,8 @@ from revelm.rewards.sandbox.stand_in import ExhaustedError, ProgramError, StandI
 _ENDS = ("StopIteration", "StopAsyncIteration")  # exceptions that would end loops of the tests
 
 
-class UnpassableError(Exception):
-    """The tests pass to the program what cannot be passed."""
+class UnpassableError(BaseException):
+    """The tests pass to the program what cannot be passed. Not an Exception, which tests may expect."""
 
 
 class Remote:
@@ -27,6 +27,7 @@ class Remote:
         self._callbacks: list[Callable[..., Any]] = []
         self._errors: dict[tuple[type, str], type] = {}
         self._stand_ins: dict[int, StandIn] = {}
+        self._coroutines: dict[int, tuple[Any, int]] = {}  # by id, which stays theirs
         self.is_lost = False
 
     def defined(self) -> dict[str, Any]:
@@ -115,11 +116,17 @@ class Remote:
         if handle[1] not in self._stand_ins:  # the same for the same object, so that tests may ask for identity
             self._stand_ins[handle[1]] = StandIn(self, handle[1], str(handle[2]))
         found = self._stand_ins[handle[1]]
-        return awaited(found) if handle[2] == "coroutine" else found
+        if handle[2] != "coroutine":
+            return found
+        coroutine = awaited(found)
+        self._coroutines[id(coroutine)] = coroutine, handle[1]
+        return coroutine
 
     def _outside(self, value: Any) -> Handle:
         if isinstance(value, StandIn):
             return ["h", object.__getattribute__(value, "_number")]
+        if id(value) in self._coroutines:
+            return ["h", self._coroutines[id(value)][1]]
         is_iterator = isinstance(value, Iterator)
         if not is_iterator and not callable(value):
             raise UnpassableError(f"the tests pass a {type(value).__name__}, which no program can be given")
