@@ -25,6 +25,8 @@ rewards:
   judge_outcome
   NAME=WEIGHT,NAME=WEIGHT             a weighted sum of these; their fields as NAME.field=value
   RECIPE.yaml                         the sum of a recipe: reward.parts over the verdicts of its task
+
+A row with a list of answers, as in completions, gets lists.
 """
 _MAX_REASONS = 12
 
