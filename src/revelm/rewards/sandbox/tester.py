@@ -26,7 +26,7 @@ _DETAIL = 200
 
 def main(tests: int, report: int, control: int) -> None:
     """Judge by the tests in descriptor ``tests``, into ``report``; ``control`` asks the supervisor for programs."""
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # for tests that report, as unittest does
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for tests that report, as unittest does
     spec = json.loads(read_all(tests).decode("utf-8", "surrogatepass"))
     Tester(spec, report, socket.socket(fileno=control)).run()
 
