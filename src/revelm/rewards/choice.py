@@ -1,7 +1,8 @@
 r"""Multiple choice: the letter that an answer names.
 
 A letter counts as it is usually written: ``B``, ``b``, ``B.``, ``(B)``, ``\text{B}``, ``B. the option``, ``option B``.
-It is looked for in the last box, or else behind "the answer is" or "answer:", or else the whole text is one.
+Two of them, "(B) or (C)", are none. It is looked for in the last box, or else in ``<answer></answer>``, behind "the
+answer is" or "answer:", or else the whole text is one.
 """
 
 import re
@@ -13,10 +14,11 @@ from revelm.rewards.reward import Judged
 
 _STYLE = re.compile(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}")
 _LETTER = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)[.:]?(?:\s.*)?|([A-Z])(?:[.:)](?:\s.*)?)?)",
+    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Z])\)[.:]?(?:\s(?P<rest>.*))?|([A-Z])(?:[.:)](?:\s(?P<option>.*))?)?)",
     re.IGNORECASE | re.DOTALL,
 )
-_SOURCES: tuple[Source, ...] = ("box", "bare box", "phrase", "whole")
+_ANOTHER = re.compile(r"\([A-Z]\)|^\s*(?:or|and|but|maybe)\b|^\s*[A-Z][.:)]*\s*$")  # a letter, no text of an option
+_SOURCES: tuple[Source, ...] = ("box", "bare box", "tag", "phrase", "whole")
 _MAX_LETTER = 2000  # the letter and its option; what is longer names no letter
 
 
@@ -27,8 +29,10 @@ def choice_letter(answer: str) -> str | None:
         return None
     while text != bare:
         text, bare = bare, _STYLE.sub(r"\1", bare)
-    found = _LETTER.fullmatch(text.strip("$ \n\t"))
-    return None if found is None else (found[1] or found[2]).upper()
+    found = _LETTER.fullmatch(text.strip("$ \n\t*,"))
+    if found is None or _ANOTHER.search(found["rest"] or found["option"] or ""):
+        return None
+    return (found[1] or found[3]).upper()
 
 
 def chosen_letter(text: str) -> str | None:

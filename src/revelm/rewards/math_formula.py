@@ -15,6 +15,7 @@ from typing import Any
 import mpmath
 
 from revelm.rewards.math_exact import exact_value
+from revelm.rewards.math_shape import Shape, shape_of
 from revelm.rewards.math_values import DIGITS, Unsampled, Value, agree, sample
 
 _STEPS = re.compile(r"\\l(?:floor|ceil)|floor|ceil")
@@ -96,6 +97,18 @@ def same_equation(first: tuple[str, str], second: tuple[str, str], *, is_oriente
         ratios = [a / b for a, b in pairs]
     is_same = all(agree(ratio, ratios[0]) for ratio in ratios)
     return is_same and (not is_oriented or (ratios[0].imag == 0 and ratios[0].real > 0))
+
+
+@lru_cache(maxsize=1024)
+def shape_in(spelled: str) -> Shape | None:
+    """What a formula is but for the order of its terms and factors (``math_shape``); None for what cannot be read."""
+    expression = _read(spelled)
+    if expression is None:
+        return None
+    try:
+        return shape_of(expression)
+    except Exception:  # noqa: BLE001 - a boundary: expressions of others, of any kind
+        return None
 
 
 def same_by_algebra(reference: str, answer: str) -> bool:

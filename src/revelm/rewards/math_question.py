@@ -3,8 +3,8 @@ r"""What a question says about the answer to it: that it is a percentage, and wh
 A question that shows ``x^2-1`` and asks for its factors is not answered by ``x^2-1``, though that is the same function
 as ``(x-1)(x+1)``. An answer is left undone if it is
 
-copied        a formula of the question, or a side of one, which the reference is not; also with something around it
-              that changes nothing: ``0+(x^2-1)``
+copied        a formula of the question, or a side of one, which the reference is not; also in another order of terms
+              and factors, and with something around it that changes nothing: ``0+(x^2-1)``
 not factored  a sum, where the question asks to factor and the reference is a product
 not expanded  with sums in brackets, where the question asks to expand and the reference has none
 
@@ -12,10 +12,11 @@ Numbers count however they are written: ``math_form`` sees to it that they are n
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from revelm.rewards.math_answer import is_equal
 from revelm.rewards.math_form import terms, without_brackets
+from revelm.rewards.math_formula import shape_in
 from revelm.rewards.math_parts import parts_of
 from revelm.rewards.math_quantity import read_quantity
 from revelm.rewards.math_text import key, spell
@@ -50,26 +51,37 @@ def left_undone(question: str, reference: str, answer: str) -> str | None:
     wanted, said = _bare(reference), _bare(answer)
     if not said or wanted == said or sorted(wanted) == sorted(said) or _is_number(answer):
         return None
-    if any(is_equal(reference, formula) for formula in _contained(question, said) if formula not in wanted):
+    formulas = _formulas(question) if _is_formula(said) else []
+    if any(is_equal(reference, one) for one in formulas if key(one) in said and key(one) not in wanted):
         return "copied"
     if _FACTOR.search(question) and len(terms(wanted)) == 1 < len(terms(said)):
         return "not factored"
     if _EXPAND.search(question) and not _SUM_IN_BRACKETS.search(wanted) and _SUM_IN_BRACKETS.search(said):
         return "not expanded"
-    return None
+    return "copied" if _is_reordered(wanted, said, formulas) else None
 
 
-def _contained(question: str, said: str) -> Iterator[str]:
-    """The formulas of a question, and sides of them, that an answer has in it, each once."""
-    if not _OPERATION.search(said) or _NO_FORMULA.search(said) or parts_of(said).kind != "one":
-        return
-    seen = set[str]()
-    for found in _FORMULA.finditer(question[:_MAX_QUESTION]):
-        formula = next(filter(None, found.groups()), "")
-        for side in (key(spell(side)) for side in _SIDES.split(formula)):
-            if side in said and side not in seen and _OPERATION.search(side) and len(seen) < _MAX_FORMULAS:
-                seen.add(side)
-                yield side
+def _is_formula(said: str) -> bool:
+    return bool(_OPERATION.search(said)) and not _NO_FORMULA.search(said) and parts_of(said).kind == "one"
+
+
+def _formulas(question: str) -> list[str]:
+    """The formulas of a question, and sides of them, each once."""
+    found: dict[str, None] = {}
+    for formula in _FORMULA.finditer(question[:_MAX_QUESTION]):
+        for side in _SIDES.split(next(filter(None, formula.groups()), "")):
+            if _OPERATION.search(key(spell(side))):
+                found[spell(side)] = None
+    return list(found)[:_MAX_FORMULAS]
+
+
+def _is_reordered(wanted: str, said: str, formulas: Sequence[str]) -> bool:
+    """Whether an answer is a formula of the question with its terms or factors in another order, and not the reference
+    with them in another order."""
+    shape = shape_in(said) if formulas else None
+    if shape is None or shape == shape_in(wanted):
+        return False
+    return any(shape == shape_in(formula) for formula in formulas if sorted(key(formula)) != sorted(wanted))
 
 
 def _is_number(answer: str) -> bool:
