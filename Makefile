@@ -53,7 +53,7 @@ test: setup
 	$(PYTEST) -n 2 -m 'not slow and not gpu' $(ARGS)
 
 test-slow: setup
-	$(PYTEST) -m 'slow and not gpu' $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup -m 'slow and not gpu' $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

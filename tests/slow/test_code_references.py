@@ -10,6 +10,7 @@ from revelm.rollout.workers import ScorePool
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("sandbox"),
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no public data in {DATA}"),
 ]
 # Of which problems the references run, and of which the mutants: every n-th.

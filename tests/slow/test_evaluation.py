@@ -16,10 +16,10 @@ from tests.e2e.test_evaluation import SETTINGS, TASKS, assert_same
 from tests.killable import Moment, Run
 from tests.tiny_checkpoint import save_tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evaluation")]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180
+PATIENCE = 900.0
 
 
 @pytest.fixture(scope="module")

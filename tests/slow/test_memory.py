@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.plan import LOADS, measure, measure_load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("memory")]
 TOLERANCE = 0.15
 
 

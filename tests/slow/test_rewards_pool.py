@@ -8,6 +8,7 @@ from revelm.core.cores import usable_cores
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("sandbox")
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 def test_w65_two_thousand_pairs_under_load() -> None:
     """W65: limits that run from the submission of all pairs judge 63 % of 2,048 right answers wrong. Here none changes,

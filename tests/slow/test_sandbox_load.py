@@ -7,7 +7,7 @@ from benchmarks.rewards_sandbox import PROGRAMS, accepted, answers
 from revelm.rollout.workers import ScorePool
 from revelm.tasks.code import Code
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sandbox")]
 
 
 def test_128_correct_programs_at_once_are_all_accepted() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.update import OURS, PLAIN, Case, child
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("memory")]
 LIMIT = 8 << 30
 
 
