@@ -1,6 +1,7 @@
 """Evaluations of several tasks from the command line: stopped, gone on with, compared, looked at."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,30 @@ def test_traces_and_report_of_an_evaluation(folder: Path, tmp_path: Path, capsys
     assert "shown as ids" not in page.read_text()
     assert main(["report", str(folder / "whole"), "--out", str(page)]) == 0
     assert page.read_text() == (folder / "whole" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "twice", "missing"])
+def test_samples_that_were_changed_are_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Catches numbers that are worked out anew from a part of the answers, and a damaged line that nobody names."""
+    out = tmp_path / "out"
+    shutil.copytree(folder / "whole", out)
+    file = out / "parity" / "samples" / "dynamic.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if damage == "missing":
+        file.unlink()
+    else:
+        changed = {"cut": [lines[5][:40] + "\n"], "lost": [], "twice": [lines[5]] * 2}[damage]
+        file.write_text("".join([*lines[:5], *changed, *lines[6:]]), encoding="utf-8")
+    capsys.readouterr()
+    words = ["eval", str(folder / "eval.yaml"), "--out", str(out), "--resume"]
+    said = {
+        "cut": f"{file}, line 6: not a sample of an evaluation",
+        "lost": f"{file} was changed: expected the 16 answers in the order of the problems, found 15",
+        "twice": f"{file} was changed: expected the 16 answers in the order of the problems, found 17",
+        "missing": f"{file} is missing, though the evaluation is finished",
+    }[damage]
+    for more in ([], ["tasks.parity.pass_at=[2]"]):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
