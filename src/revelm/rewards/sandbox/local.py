@@ -10,22 +10,19 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 from revelm.rewards.code_tests import CodeTests, TestResult
 from revelm.rewards.sandbox.confine import Isolation
-from revelm.rewards.sandbox.landlock import LATEST, SCOPES_SIGNALS
-from revelm.rewards.sandbox.leftovers import remove
+from revelm.rewards.sandbox.landlock import LATEST
 from revelm.rewards.sandbox.limits import Limits
+from revelm.rewards.sandbox.server_process import ServerProcess, what_is_open
 from revelm.rewards.sandbox.supervisor import described
-from revelm.rewards.sandbox.syscalls import PR_SET_DUMPABLE, prctl
 from revelm.rewards.sandbox.visible import visible
 from revelm.rewards.stdout_match import Matching, is_same_output
 
@@ -54,9 +51,12 @@ class LocalSandbox:
         self._paths = visible()
         self._lock = Lock()
         self._owner = os.getpid()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self.isolation: Isolation = self._open()
+        self._server = ServerProcess()
+        try:
+            self.isolation: Isolation = self._open()
+        except BaseException:  # nobody has this object, who could close it
+            self.close()
+            raise
 
     def run(self, code: str, tests: CodeTests, limits: Limits) -> tuple[TestResult, ...]:
         """See `Executor`."""
@@ -73,29 +73,26 @@ class LocalSandbox:
     @property
     def server_pid(self) -> int:
         """The process number of the server; 0 when there is none."""
-        return 0 if self._server is None else self._server.pid
+        return self._server.pid
+
+    @property
+    def landlock(self) -> int:
+        """The version of Landlock in use."""
+        return self._server.landlock
+
+    @property
+    def folder(self) -> str:
+        """What programs may write in."""
+        return self._server.folder
 
     def close(self) -> None:
         """End the server."""
-        if self._channel is not None:
-            self._channel.close()
-        if self._server is not None:
-            try:
-                self._server.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
-                self._server.wait()
-            if self.folder:  # by a server that was killed
-                remove(Path(self.folder))
-        self._channel = self._server = None
+        self._server.close()
 
     def _disown(self) -> None:
         """In a fork of the process that has started the server, whose answers are for that process alone."""
         self._owner, self._lock = os.getpid(), Lock()
-        if self._channel is not None and self._server is not None:
-            self._channel.close()
-            self._server.poll()
-        self._channel = self._server = None
+        self._server.disown()
 
     def _scripts(self, program: int, tests: CodeTests, limits: Limits, files: "_Files") -> tuple[TestResult, ...]:
         results: list[TestResult] = []
@@ -136,14 +133,15 @@ class LocalSandbox:
         fresh = self._fresh_words() if self._start == "fresh" else []
         request = json.dumps({"kind": kind, "limits": asdict(limits), "fresh": fresh}).encode()
         for _ in range(2):
-            if self._channel is None:
+            if self._server.channel is None:
                 self._open()
-            assert self._channel is not None
-            self._channel.settimeout(limits.total_seconds + _GRACE)
+            channel = self._server.channel
+            assert channel is not None
+            channel.settimeout(limits.total_seconds + _GRACE)
             _rewind(descriptors)
             try:
-                socket.send_fds(self._channel, [request], list(descriptors))
-                answer = self._channel.recv(65536)
+                socket.send_fds(channel, [request], list(descriptors))
+                answer = channel.recv(65536)
             except OSError:
                 answer = b""
             except BaseException:  # an interrupt: the answer to this would be taken for the next one's
@@ -158,28 +156,16 @@ class LocalSandbox:
         wanted: tuple[Isolation, ...] = ("namespaces", "weak") if self._wanted is None else (self._wanted,)
         refused = ""
         for isolation in wanted:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._server = _start_server(theirs, isolation, self._paths, landlock=self._most_landlock)
-            theirs.close()
-            told = ours.recv(65536)
-            words = json.loads(told) if told else {"refused": "the server did not start"}
-            if "refused" not in words:
-                self._channel = ours
-                self.landlock: int = int(words["landlock"])
-                self.folder: str = words["folder"]
-                if isolation == "weak" and os.geteuid() != 0 and not self.landlock:
-                    prctl(PR_SET_DUMPABLE)  # programs run as the same user, who could look for the tests here
+            because, refused = refused, self._server.start(isolation, self._paths, landlock=self._most_landlock)
+            if not refused:
                 if isolation == "weak" and self._wanted is None:
                     _LOG.warning(
                         "the kernel refuses namespaces (%s): programs run in the weaker mode, under limits and a "
                         "filter of system calls, %s",
-                        refused,
-                        _what_is_open(self.landlock, is_root=os.geteuid() == 0),
+                        because,
+                        what_is_open(self.landlock, is_root=os.geteuid() == 0),
                     )
                 return isolation
-            refused = words["refused"]
-            ours.close()
-            self._server.wait()
         raise RuntimeError(f"no sandbox of isolation {self._wanted or 'namespaces or weak'} here: {refused}")
 
     def _fresh_words(self) -> list[str]:
@@ -265,35 +251,3 @@ def _rewind(descriptors: Sequence[int]) -> None:
 def _content(descriptor: int, most: int | None = None) -> bytes:
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, size if most is None else min(size, most), 0)
-
-
-def _what_is_open(landlock: int, *, is_root: bool) -> str:
-    """To programs in the weaker mode, for people."""
-    if not landlock:
-        return "but without Landlock they can use this machine's files" + ("" if is_root else " as this user")
-    lacks = f" (version {landlock}: none against signals to this user's processes but the filter)"
-    return "behind a wall of Landlock" + ("" if is_root or landlock >= SCOPES_SIGNALS else lacks)
-
-
-def _start_server(
-    theirs: socket.socket, isolation: Isolation, paths: dict[str, list[str]], *, landlock: int
-) -> "subprocess.Popen[bytes]":
-    options = json.dumps({"isolation": isolation, "landlock": landlock, **paths})
-    boot = f"import sys; sys.path[:] = {paths['path']!r}; from revelm.rewards.sandbox.server import main; "
-    # One thread each: threads of a linear algebra library would be lost in every fork, and count as processes.
-    environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-s",
-            "-P",
-            "-c",  # not -I: under that, hashes would be seeded by chance
-            f"{boot}main({theirs.fileno()}, {options!r})",
-        ],
-        pass_fds=[theirs.fileno()],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
