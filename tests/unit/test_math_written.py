@@ -3,7 +3,7 @@ r"""Answers as language models write them: what is only written otherwise is rig
 import pytest
 
 from revelm.rewards.math_answer import is_equal
-from revelm.rewards.math_score import score_math
+from revelm.rewards.math_score import closeness_of, score_math
 
 EQUAL = {
     "equations": [
@@ -18,6 +18,11 @@ EQUAL = {
         ("(-1,1)", "|x|<1"),
         (r"(-\infty,-1)\cup(1,\infty)", "|x|>1"),
         ("-2 < a < 2", "|a| < 2"),
+        ("10", r"\|\mathbf{v}\| = 10"),
+        ("10", "[ABC] = 10"),
+        ("10", r"\mathbb{E}[X] = 10"),
+        ("1,2,3", r"x \in \{1, 2, 3\}"),
+        (r"\begin{pmatrix} 1 \\ -2 \end{pmatrix}", r"\mathbf{v} = \begin{pmatrix} 1 \\ -2 \end{pmatrix}"),
     ],
     "looks": [
         ("3", "**3**"),
@@ -46,6 +51,11 @@ EQUAL = {
         (r"\mathbb{R}", r"\text{All real numbers}"),
         (r"\text{does not exist}", r"\text{DNE}"),
         (r"\text{是}", "是"),
+        ("10", "10 in."),
+        ("10", "~10~"),
+        ("10", r"\therefore 10"),
+        ("10", r"10\\"),
+        ("10", r"\underline{\underline{10}}"),
     ],
     "numbers": [
         (r"\frac{3}{4}", "three-fourths"),
@@ -124,6 +134,9 @@ DIFFERENT = {
         ("12", r"12 \sim 13"),
         ("3", r"3 \approx 4"),
         ("4", r"3 \approx 4"),
+        ("13", r"12 \text{ cm} \approx 13 \text{ cm}"),
+        (r"\$\dfrac23 \approx \$0.67", r"\$\dfrac24 \approx \$0.67"),
+        (r"\approx 8.24 \text{ mph}", r"-\approx 8.24 \text{ mph}"),
         ("3", "3 (4)"),
         ("3", r"3 \text{ or } \frac{6}{2} \text{ or } 4"),
         ("3", r"3 \text{ for some } n, 4 \text{ otherwise}"),
@@ -168,6 +181,27 @@ def test_what_is_only_written_otherwise(reference: str, answer: str) -> None:
 def test_what_only_looks_right(reference: str, answer: str) -> None:
     """Catches a second answer taken for a unit or for the text of a choice, and |x| taken for x."""
     assert not is_equal(reference, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "answer", "expected"),
+    [
+        ("Write $42$ in base $8$.", "52_8", "52", True),
+        ("Write $42$ in base $8$.", "52_8", "42", False),
+        ("Write $42$ in base $8$.", "52_8", "52_9", False),
+        ("What is $42$?", "52_8", "52", False),
+        (r"Find $\tan A$.", r"\frac{3}{4}", r"\tan A = \frac{3}{4}", True),
+        ("If $x=1$ and $y=3$, what is $x^2+y^2$?", "10", "x^2+y^2 = 10", True),
+        ("If $x=1$ and $y=3$, what is $x^2+y^2$?", "10", "x^2+y^2 = 9", False),
+        ("If $x^2 = 3$, what is $x^4 - 6$?", "3", "x^2 = 3", False),
+        ("If $x^2 = 3$, what is $x^2$?", "3", "x^2 = 3", False),
+        ("Find $x$.", "3", "x^2 = 3", False),
+    ],
+)
+def test_what_the_question_asks_for(question: str, reference: str, answer: str, *, expected: bool) -> None:
+    """Catches "tan A = 3/4" judged wrong where tan A is asked for, and digits without the base that is asked for."""
+    verdict = score_math(f"\\boxed{{{answer}}}", reference, question=question, closeness=closeness_of(question))
+    assert verdict.value == float(expected)
 
 
 def test_a_repeated_answer_is_one_answer() -> None:

@@ -20,6 +20,7 @@ from revelm.rewards.math_relation import (
 from revelm.rewards.math_remarks import conditioned, said_twice, without_remark
 from revelm.rewards.math_sets import is_empty, plainly
 from revelm.rewards.math_text import key
+from revelm.rewards.math_units import split_unit
 from revelm.rewards.math_words import marked_letter, number_words_read, read_label, read_words, same_label
 
 _MAX_DEPTH = 6
@@ -193,10 +194,11 @@ class Comparison:
         What stands behind an approximation sign has to be what stands before it, rounded.
         """
         for k, sign in enumerate(chain.signs):
-            place = place_of(chain.sides[k + 1]) if sign in _NEARLY and not _LETTERS.search(chain.sides[k]) else None
+            exact, rounded = (split_unit(side).body for side in chain.sides[k : k + 2])
+            place = place_of(rounded) if sign in _NEARLY and not _LETTERS.search(exact) else None
             if place is not None:
                 near = Comparison(Closeness(absolute=float(place) * 0.999), self.depth + 1)
-                if not near.holds(chain.sides[k + 1], chain.sides[k]):
+                if not near.holds(rounded, exact):
                     return False
         if set(chain.signs) != {"="} or len(chain.sides) < 3:
             return True

@@ -31,10 +31,14 @@ def _items(spelled: str) -> tuple[str, ...]:
 
 
 def _spread(items: tuple[str, ...], num: int) -> tuple[str, ...]:
-    """``x = 1, y = 2`` for ``(x, y) = (1, 2)``, where the other side has as many items; else the items as they are."""
+    r"""``x = 1, y = 2`` for ``(x, y) = (1, 2)``, and ``1, 2`` for ``x \in \{1, 2\}``, where the other side has as many
+    items; else the items as they are."""
     relation = read_relation(items[0]) if len(items) == 1 else None
-    if relation is None or relation.signs != ("=",):
+    if relation is None or relation.signs not in (("=",), (r"\in",)):
         return items
+    if relation.signs == (r"\in",):
+        members = parts_of(relation.sides[1])
+        return members.items if members.kind == "set" and len(members.items) == num else items
     names, values = (parts_of(side) for side in relation.sides)
     is_tuple = names.kind == values.kind == "group" and len(names.items) == len(values.items) == num
     return tuple(f"{a} = {b}" for a, b in zip(names.items, values.items, strict=True)) if is_tuple else items

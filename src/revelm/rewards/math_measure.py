@@ -22,13 +22,15 @@ _LARGEST_POWER = 5000
 class Closeness:
     """How near a number must come: within ``absolute`` or ``relative`` times the reference; 0: exactly.
 
-    ``is_percent``: the question asks for a percentage, so that 50 % answers a reference of 50. ``accepts_unworked``: an
-    expression with the value of the reference is as good as the value (``math_form``).
+    ``is_percent``: the question asks for a percentage, so that 50 % answers a reference of 50; ``is_base_stated``: it
+    says in which base the answer is to be, so that 52 answers 52_8. ``accepts_unworked``: an expression with the value
+    of the reference is as good as the value (``math_form``).
     """
 
     absolute: float = 0.0
     relative: float = 0.0
     is_percent: bool = False
+    is_base_stated: bool = False
     accepts_unworked: bool = False
 
     def __post_init__(self) -> None:
@@ -76,7 +78,8 @@ def _same_bodies(reference: str, answer: str, closeness: Closeness, *, is_worked
     if key(reference) == key(answer):
         return True
     if _IN_BASE.match(reference) or _IN_BASE.match(answer):
-        return False  # digits of another base are a notation, not a value: only the same notation is right
+        # Digits of another base are a notation, not a value: only the same notation is right, or its digits.
+        return closeness.is_base_stated and key(answer) == key(reference.partition("_")[0])
     if ":" in reference or ":" in answer:
         return _same_ratio(reference, answer)
     first, second = read_quantity(reference), read_quantity(answer)

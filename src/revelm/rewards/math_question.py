@@ -27,6 +27,7 @@ _PERCENT = re.compile(
     r"|\b(?:as|in) a? ?percent|\b(?:find|calculate|determine|compute|give)\b[^.?!]{0,40} percent",
     re.IGNORECASE,
 )
+_BASE = re.compile(r"\b(?:in|to|as a|of|its) base\b|\bbase[- ]\$?(?:\d|[a-z]+\b)|\bbinary\b|\boctal\b", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$([^$]+)\$", re.DOTALL)
 _SIDES = re.compile(r"=|\\(?:equiv|approx)(?![a-zA-Z])")
 _OPERATION = re.compile(r"[-+*/^!(|]|\\[a-zA-Z]")
@@ -38,9 +39,25 @@ _MAX_QUESTION = 20_000
 _MAX_FORMULAS = 20
 
 
+def states_base(question: str) -> bool:
+    """Whether a question speaks of numbers in another base."""
+    return _BASE.search(question) is not None
+
+
 def asks_for_percentage(question: str) -> bool:
     """Whether the answer to a question is a percentage."""
     return _PERCENT.search(question) is not None
+
+
+def asked_value(question: str, answer: str) -> str:
+    r"""An answer without the left side of its equation, where the question asks for just that: ``\tan A = 3`` of "Find
+    $\tan A$". An equation that the question states itself stays one."""
+    left, equals, value = answer.partition("=")
+    if not equals or "=" in value or not _OPERATION.search(left):
+        return answer
+    wanted = key(spell(left))
+    formulas = {key(spell(next(filter(None, f.groups()), ""))) for f in _FORMULA.finditer(question[:_MAX_QUESTION])}
+    return value if wanted in formulas and key(spell(answer)) not in formulas else answer
 
 
 def left_undone(question: str, reference: str, answer: str) -> str | None:

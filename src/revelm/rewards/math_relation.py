@@ -22,6 +22,8 @@ _ONE_NAME = (  # possessive: letters beside each other could else be told apart 
 _NAME = re.compile(
     rf"^(?:\|?{_ONE_NAME}(?:\s*+(?:(?:[-+*/,]|\\cdot)\s*+)?+{_ONE_NAME})*+\|?|\({_ONE_NAME}(?:\s*+,\s*+{_ONE_NAME})++\))$"
 )
+_BRACED = re.compile(r"(?<![a-zA-Z_^}])\{([a-zA-Z])\}")  # \mathbf{v}
+_AREA = re.compile(r"\[[A-Z]{2,}\]|(?:[A-Z]|\\mathbb\{[A-Z]\})\s*\[[^\[\]]+\]")  # [ABC], E[X]
 _ABSOLUTE = re.compile(r"\|\s*([a-y])\s*\|")
 _MAX_NAME = 60
 
@@ -60,7 +62,10 @@ def is_equation(relation: Relation) -> bool:
 
 def is_name(side: str) -> bool:
     """Whether a side of a relation only names something."""
-    return len(side) <= _MAX_NAME and _NAME.match(side) is not None
+    if len(side) > _MAX_NAME:
+        return False
+    plain = _BRACED.sub(r"\1", side).replace(r"\|", "|")
+    return _NAME.match(plain) is not None or _AREA.fullmatch(plain) is not None
 
 
 def named_value(relation: Relation) -> Named | None:

@@ -4,7 +4,7 @@ from revelm.core.types import Score
 from revelm.rewards.final_answer import BOX, Source, final_answer
 from revelm.rewards.math_answer import compare
 from revelm.rewards.math_measure import EXACT, Closeness
-from revelm.rewards.math_question import asks_for_percentage, left_undone
+from revelm.rewards.math_question import asked_value, asks_for_percentage, left_undone, states_base
 
 SCORE_SECONDS = 5.0  # of CPU time, for one verdict
 _MAX_SHOWN = 40
@@ -31,6 +31,8 @@ def score_math(
     if answer is None or not answer.text.strip():
         return Score(0.0, {"correct": 0.0, "has_box": has_box}, reason="no answer")
     verdict = compare(reference, answer.text, closeness=closeness)
+    if verdict == "different" and (value := asked_value(question, answer.text)) != answer.text:
+        verdict = compare(reference, value, closeness=closeness)
     if verdict == "different" and 1 < len(answer.parts) <= _MAX_REPEATED:
         is_repeated = all(compare(reference, part, closeness=closeness) == "equal" for part in answer.parts)
         verdict = "equal" if is_repeated else verdict
@@ -46,9 +48,15 @@ def score_math(
 def closeness_of(
     question: str, *, absolute: float = 0.0, relative: float = 0.0, accepts_unworked: bool = False
 ) -> Closeness:
-    """How near an answer to ``question`` must come: where it asks for a percentage, 25 % answers a reference of 25."""
-    is_percent = asks_for_percentage(question)
-    return Closeness(absolute, relative, is_percent=is_percent, accepts_unworked=accepts_unworked)
+    """How near an answer to ``question`` must come: where it asks for a percentage, 25 % answers a reference of 25, and
+    where it names a base, 52 answers 52_8."""
+    return Closeness(
+        absolute,
+        relative,
+        is_percent=asks_for_percentage(question),
+        is_base_stated=states_base(question),
+        accepts_unworked=accepts_unworked,
+    )
 
 
 def _shown(text: str) -> str:

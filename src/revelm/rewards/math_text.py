@@ -68,7 +68,7 @@ _LOOKS = re.compile(
 )
 _SPACES = re.compile(r"(?<!\\)\\[,;:>\s]|~")  # not the end of a row and the blank behind it
 _TEXT = re.compile(
-    r"\\(?:text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textnormal|textup|mathrm|rm|mathit|mathsf|mathtt)\s*"
+    r"\\(?:text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textnormal|textup|emph|mathrm|rm|mathit|mathsf|mathtt)\s*"
     r"\{([^{}]*)\}"
 )
 _TEXT_POWER = re.compile(r"(\\(?:mathrm|text|rm)\s*\{[^{}]*\^)\{\s*(-?\d)\s*\}")  # m s^{-1}
@@ -159,6 +159,7 @@ _MARKED = re.compile(r"(\*\*|`|\")(.+)\1")
 _INFINITY = re.compile(
     r"\\text\{\s*(?:positive )?infinity\s*\}|(?<![a-zA-Z\\])inf(?:ini)?ty(?![a-zA-Z])", re.IGNORECASE
 )
+_SO = re.compile(r"^(?:\\(?:approx|therefore|implies|Rightarrow)(?![a-zA-Z])|=)\s*")
 _ABOUT = re.compile(
     r"\\text\{\s*(?:approximately|about|roughly)\s*\}\s*|(?:approximately|about|roughly)\s+", re.IGNORECASE
 )
@@ -173,7 +174,7 @@ _IN_BASE = re.compile(
 def spell(text: str) -> str:
     """The one spelling of an answer; see the module. Never raises; linear in the text but for a small factor."""
     text = _foreign(text) if not text.isascii() else text
-    text = text.replace("\x00", "").replace("{,}", ",").strip()
+    text = text.replace("\x00", "").replace("{,}", ",").replace("~", " ").strip()
     if marked := _MARKED.fullmatch(text):
         text = marked[2].strip()
     if "\\" in text:
@@ -226,7 +227,9 @@ def _commands(text: str) -> str:
     text = _THOUSANDS.sub(",", text.replace(r"\%", "%").replace(r"\$", "¤").replace(r"\#", "#").replace(r"\&", "&"))
     text = _LOOKS.sub(" ", text.replace(r"\!", ""))
     text = _SPACES.sub(" ", text if "color" not in text else _COLOUR.sub("", text))
-    text = _BOLD.sub(r"{\1}" if r"\operatorname" not in text else r"\1", _UNDERLINED.sub(r"\1", text))
+    text = _BOLD.sub(
+        r"{\1}" if r"\operatorname" not in text else r"\1", _UNDERLINED.sub(r"\1", _UNDERLINED.sub(r"\1", text))
+    )
     text = _BOLD_LETTER.sub(r"{\1}", text)
     text = _TEXT_POWER.sub(r"\1\2", _TEXT_POWER.sub(r"\1\2", text))
     text = _TEXT.sub(lambda words: f"\\text{{{words[1]}}}" if _LETTER.search(words[1]) else f" {words[1]} ", text)
@@ -260,7 +263,8 @@ def _outside(text: str) -> str:
     before = None
     while text != before:
         before = text
-        text = text.strip(" \t\n\r,;:").removeprefix("=").removeprefix(r"\approx").strip()
+        text = text.strip(" \t\n\r,;:").removesuffix(r"\\").strip()
+        text = _SO.sub("", text)
         if not text.endswith(".."):  # what goes on is no end of a sentence
             text = text.removesuffix(".").rstrip()
         for opening in (r"\boxed{", r"\fbox{", r"\mathrm{", "{"):

@@ -61,7 +61,7 @@ _ALIASES = {
 }
 _CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases.split())}
 # Bare words that behind a number are units in any case; "2mg" and "3m" are products unless in \text.
-_SHORT = {"cm", "mm", "km", "kg", "ft", "lb", "oz"}
+_SHORT = {"cm", "mm", "km", "kg", "ft", "in", "lb", "oz"}
 _BARE = sorted((a for a in _CANONICAL if (len(a) > 2 or a in _SHORT) and a.isalpha()), key=len, reverse=True)
 _MAX_WORDS = 4
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten, no units
