@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,8 +93,9 @@ def main(descriptor: int, options: str) -> None:
     gc.collect()
     gc.freeze()
     told = {"landlock": place.landlock, "folder": place.folder if place.isolation == "weak" else ""}
-    channel.send(json.dumps(told).encode())
-    _serve(channel, place)
+    with suppress(ConnectionError):  # whoever has started it was interrupted, and is gone
+        channel.send(json.dumps(told).encode())
+        _serve(channel, place)
     _end(place)
 
 
