@@ -165,6 +165,7 @@ def test_mistakes_cost_nothing(folder: Path, tmp_path: Path, capsys: pytest.Capt
     words = ["eval", str(folder / "eval.yaml"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
     for word, reason in (
         ("tasks.parity.task.kind=parities", "tasks.parity.task.kind: 'parities' is not known"),
+        ("tasks.chain.task.data=/nowhere.csv", "error: tasks.chain: task.data='/nowhere.csv': cannot be read"),
         ("tasks.parity.max_new_tokens=300", "tasks.parity.settings.static"),
         ("tasks.parity.settings.static.rule=statik", "tasks.parity.settings.static.rule.kind: 'statik' is not known"),
     ):

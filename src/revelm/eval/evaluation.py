@@ -11,6 +11,7 @@ from typing import Any
 
 from revelm.core.atomic import write_json_atomic, write_text_atomic
 from revelm.core.registry import build
+from revelm.core.types import Problem
 from revelm.engine.engine import Engine
 from revelm.engine.named_caches import read_cache
 from revelm.eval.agreement import agreement
@@ -19,7 +20,7 @@ from revelm.eval.config import EvalConfig
 from revelm.eval.environment import environment
 from revelm.eval.finished import finished_in
 from revelm.eval.identity import SUMMARY, alone_in, begin, state_of
-from revelm.eval.jobs import jobs_of, resolved
+from revelm.eval.jobs import Job, jobs_of, resolved
 from revelm.eval.metrics import summarise
 from revelm.eval.run import check_evaluation, select_problems
 from revelm.eval.samples import in_order
@@ -27,7 +28,7 @@ from revelm.eval.store import forget_parts, join_parts
 from revelm.eval.tables import summary_markdown
 from revelm.models.load import load_model, load_tokenizer, read_family, resolve_checkpoint
 from revelm.parallel.world import World, joined
-from revelm.tasks.task import AnswerTask
+from revelm.tasks.task import AnswerTask, Task
 from revelm.viz.evaluation_page import write_evaluation_page
 
 
@@ -43,7 +44,7 @@ def evaluate_config(config: EvalConfig, *, tell: Tell | None = None) -> dict[str
     every = []
     for job in jobs_of(config):
         task = build("tasks", job.spec, field=job.address)
-        problems = select_problems(task, job.asked)
+        problems = _problems(job, task)
         where = job.address.rpartition(".")[0]
         check_evaluation(task, problems, job.asked, family=family, tokenizer=tokenizer, field=where)
         every.append(Asked(job, task, problems, None if config.out is None else Path(config.out) / job.folder))
@@ -66,6 +67,16 @@ def evaluate_config(config: EvalConfig, *, tell: Tell | None = None) -> dict[str
             if config.out is not None and world.is_main:
                 _write(Path(config.out), summary, every)
     return summary
+
+
+def _problems(job: Job, task: Task) -> list[Problem]:
+    """The problems of a task; errors about its data say which of several tasks it is."""
+    try:
+        return select_problems(task, job.asked)
+    except ValueError as error:  # a boundary: data of others
+        if not job.folder:
+            raise
+        raise ValueError(f"{job.address.rpartition('.')[0]}: {error}") from error
 
 
 def _begun(config: EvalConfig, checkpoint: Path, every: Sequence[Asked]) -> dict[str, Any] | None:
