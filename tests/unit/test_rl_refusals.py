@@ -103,10 +103,11 @@ def test_recorded_numbers_of_other_contexts() -> None:
             "reward_model.path='/no/such/model': no reward model",
         ),
         ({"value": {"path": "/no/such/model"}}, "value.path: .*/no/such/model"),
+        ({"rollout": {"max_new_tokens": 4, "temperature": 0}}, "rollout.temperature: 0 leaves nothing to chance"),
     ],
 )
 def test_what_is_not_there(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    """Catches a key, a reward model or a value model that is missed only once the policy is loaded."""
+    """Catches a key, a reward model, a value model or a difference between answers missed once the policy is loaded."""
     source = save_family("sdar", tmp_path / "model")
     (source / "model.safetensors").unlink()
     recipe = values(**changes) | {"model": {"path": str(source)}, "out": str(tmp_path / "run")}

@@ -41,7 +41,13 @@ def check_rl(start: Start, objective: RLObjective, ask: Ask) -> RLObjective:
         check_critic(objective)
     if len(problems) > MAX_CHECKED:
         problems = nlargest(MAX_CHECKED, problems, key=lambda p: sum(len(turn["content"]) for turn in task.prompt(p)))
-    sampling, cache = config.rollout.sampling(), cache_for(start.family, config.rollout.cache, field="rollout.cache")
+    sampling = config.rollout.sampling()
+    if isinstance(objective, PolicyObjective) and config.value is None and sampling.is_deterministic:
+        raise ValueError(
+            "rollout.temperature: 0 leaves nothing to chance, so that all answers of a group are the same and none is "
+            "better than another; must be above 0, or the rule random"
+        )
+    cache = cache_for(start.family, config.rollout.cache, field="rollout.cache")
     family = rollout_family(start.family, config.rollout.block_size)
     check_problems(task, problems, {"rollout": sampling}, family=family, tokenizer=start.tokenizer, cache=cache)
     return settled(objective, config.rollout, start.family)
