@@ -35,7 +35,8 @@ def hub_file(repository: str, name: str, *, revision: str | None = None, given: 
         return str(hf_hub_download(repository, name, repo_type="dataset", revision=revision))
     except Exception as error:  # a boundary: the network
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        remedy = f"connect to the hub, or give task.data, a copy of {name}"
+        field = "task.data, " if given is None else ""
+        remedy = f"connect to the hub, or give {field}a copy of {name}"
         raise ValueError(
             f"task.data={given!r}: {name} of {repository} could not be fetched ({said}); {remedy}"
         ) from error
