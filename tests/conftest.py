@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -13,7 +14,9 @@ from tests.processes import Processes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-hypothesis.settings.register_profile("revelm", deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "revelm", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("revelm")
 
 LONGEST_ID = 60
@@ -30,6 +33,12 @@ def pytest_collection_finish() -> None:
     """What is there before the first test stays: the collector need not look at it again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, whichever tests its process has run before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
