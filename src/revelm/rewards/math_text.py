@@ -7,57 +7,8 @@ and no dollar signs around formulas. Nothing that carries meaning is dropped: co
 """
 
 import re
-import unicodedata
 
-_SIGNS = {
-    **dict.fromkeys("\u2212\u2013\u2014\u2012\uff0d", "-"),
-    "×": r"\cdot ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∗": r"\cdot ",
-    "÷": "/",
-    "∕": "/",
-    "⁄": "/",
-    "π": r"\pi ",
-    "∞": r"\infty ",
-    "√": r"\sqrt ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "θ": r"\theta ",
-    "∅": r"\emptyset ",
-    "≤": r"\le ",
-    "≥": r"\ge ",
-    "≠": r"\ne ",
-    "≈": r"\approx ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∈": r"\in ",
-    "½": r"\frac{1}{2}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-    "º": "°",
-    "˚": "°",
-    "ℝ": r"\mathbb{R}",
-    "∛": r"\sqrt[3]",
-    "∠": r"\angle ",
-    "△": r"\triangle ",
-    "。": ".",
-    "\u2018": "'",
-    "\u2019": "'",
-    "\u201c": '"',
-    "\u201d": '"',
-    "¤": " ",
-    "\u00a0": " ",
-    "\u2009": " ",
-    "\u202f": " ",
-    "\u200b": "",
-    "\ufeff": "",
-}
-_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_FOREIGN = re.compile("[" + re.escape("".join(_SIGNS)) + "]")
+from revelm.rewards.math_unicode import in_ascii
 
 # A command that only says how something looks; its argument, where it has one, stays.
 _LOOKS = re.compile(
@@ -173,7 +124,7 @@ _IN_BASE = re.compile(
 
 def spell(text: str) -> str:
     """The one spelling of an answer; see the module. Never raises; linear in the text but for a small factor."""
-    text = _foreign(text) if not text.isascii() else text
+    text = in_ascii(text) if not text.isascii() else text
     text = text.replace("\x00", "").replace("{,}", ",").replace("~", " ").strip()
     if marked := _MARKED.fullmatch(text):
         text = marked[2].strip()
@@ -207,13 +158,6 @@ def key(spelled: str) -> str:
     """What is left of a spelling without blanks and the braces around single characters; to compare, not to read."""
     text = re.sub(r"(?<!\d) | (?!\d)", "", spelled)  # "1 2" is not "12"
     return re.sub(r"([_^])\{([^{}\\])\}", r"\1\2", text).removeprefix("+")
-
-
-def _foreign(text: str) -> str:
-    text = _FOREIGN.sub(lambda sign: _SIGNS[sign.group()], text)
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda run: f"^{{{run.group().translate(_RAISED)}}}", text)
-    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda run: f"_{{{run.group().translate(_LOWERED)}}}", text)
-    return unicodedata.normalize("NFKC", text)
 
 
 def _commands(text: str) -> str:

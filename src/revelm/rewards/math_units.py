@@ -20,6 +20,7 @@ _ALIASES = {
     "euro": "€ eur",
     "pound sterling": "£ gbp",
     "rupee": "₹ inr",
+    "yen": "¥ 円 元 yuan rmb cny jpy",
     "meter": "m metre",
     "centimeter": "cm centimetre",
     "millimeter": "mm millimetre",
@@ -122,7 +123,7 @@ _HAN = re.compile(r"^(?P<body>.*\d)\s*(?:\\text\{\s*)?(?P<unit>[\u4e00-\u9fff]{1
 _OTHER_HAN = re.compile("[或和与及零一二三四五六七八九十百千万亿]")  # or, and, numbers
 _DEGREES = ("degree", "celsius", "fahrenheit")
 _SIGN = re.compile(r"^(?P<body>(?:(?!\\(?:sin|cos|tan|cot|sec|csc)).)+?)\s*(?P<unit>[%°€£₹¢])$", re.DOTALL)
-_MONEY = re.compile(r"^(?P<minus>-?)\s*(?P<unit>[¤€£₹])\s*(?P<body>.+)$", re.DOTALL)
+_MONEY = re.compile(r"^(?P<minus>-?)\s*(?P<unit>[¤€£₹¥])\s*(?P<body>.+)$", re.DOTALL)
 _MONEY_BEHIND = re.compile(r"^(?P<body>.+\d)\s*(?P<unit>¤)$")
 # A product of letters behind a number, which may be a unit: "m/s", "\frac{m}{s}", "m s^{-1}".
 _LETTERS = rf"[a-zA-Z]{{1,12}}{_RAISED}"
@@ -165,7 +166,7 @@ def split_unit(spelled: str) -> Measured:
     if thermal := _THERMAL.match(spelled):
         return Measured(thermal["body"], "celsius" if thermal["unit"] == "C" else "fahrenheit")
     if (counted := _HAN.match(spelled)) and _OTHER_HAN.search(counted["unit"]) is None:
-        return Measured(counted["body"], counted["unit"])
+        return Measured(counted["body"], _canonical(counted["unit"]))
     for pattern in (_SIGN, _IN_TEXT, _BARE_WORD, _WORDS):
         found = pattern.match(spelled)
         if found is None:
