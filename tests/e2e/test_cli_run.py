@@ -85,7 +85,7 @@ def test_generate_and_its_trace(folder: Path, tmp_path: Path, capsys: pytest.Cap
     first = capsys.readouterr()
     assert "tokens per forward" in first.err
     assert "tokens per forward" not in first.out
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "<html" in text
     assert 'src="http' not in text
     assert main(words) == 0
@@ -151,7 +151,7 @@ def test_trace_view_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.Captur
     file = folder / "rl" / "trajectories" / "step-1.parquet"
     assert main(["trace", "view", str(file), "--index", "2", "--out", str(page)]) == 0
     assert capsys.readouterr().out.strip() == str(page)
-    assert "shown as ids" not in page.read_text()
+    assert "shown as ids" not in page.read_text(encoding="utf-8")
 
 
 def test_report_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,15 +162,15 @@ def test_report_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (run / name).unlink()
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
-    page = (run / "report.html").read_text()
+    page = (run / "report.html").read_text(encoding="utf-8")
     assert "Reward. reward: 3 points" in page
     assert 'type="application/json"' in page
     assert "shown as ids" not in page
     shutil.rmtree(run / "checkpoint-3")
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
-    assert "shown as ids" in (tmp_path / "page.html").read_text()
+    assert "shown as ids" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert main(["report", str(folder / "sft"), "--out", str(tmp_path / "sft.html")]) == 0
-    assert "Supervised fine-tuning" in (tmp_path / "sft.html").read_text()
+    assert "Supervised fine-tuning" in (tmp_path / "sft.html").read_text(encoding="utf-8")
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "not a directory" in capsys.readouterr().err
 

@@ -69,7 +69,9 @@ def test_everything_is_kept(folder: Path) -> None:
     assert list(parity["settings"]["dynamic"]["pass_at_k"]) == ["1", "2", "4"]
     assert list(parity["settings"]["static"]["pass_at_k"]) == ["1"]
     assert parity["answers_per_problem"] == {"static": 1, "dynamic": 4}
-    assert "chain, static (instead of 2); parity, static (instead of 4)." in (whole / "summary.md").read_text()
+    assert "chain, static (instead of 2); parity, static (instead of 4)." in (whole / "summary.md").read_text(
+        encoding="utf-8"
+    )
     rows = read_samples(whole / "parity" / "samples" / "dynamic.jsonl")
     assert [(row.group, row.number) for row in rows] == [(group, number) for group in range(4) for number in range(4)]
     assert len({row.seed for row in rows}) == 16
@@ -199,7 +201,9 @@ def test_a_comparison_of_two(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert (static["difference"]["mean"], static["p"], static["num_equal"]) == (0.0, 1.0, 4)
     page = tmp_path / "page.html"
     assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", str(page)]) == 0
-    assert page.read_text().count("data-result=") == sum(len(one["won"]) + len(one["lost"]) for one in found)
+    assert page.read_text(encoding="utf-8").count("data-result=") == sum(
+        len(one["won"]) + len(one["lost"]) for one in found
+    )
     assert main(["eval", "compare", str(folder / "whole"), str(tmp_path / "other"), "--out", "page.txt"]) == 2
     assert "--out page.txt: expected a folder, or a file name that ends in .md" in capsys.readouterr().err
     assert main(["eval", "compare", str(folder / "whole")]) == 2
@@ -212,9 +216,9 @@ def test_traces_and_report_of_an_evaluation(folder: Path, tmp_path: Path, capsys
     page = tmp_path / "page.html"
     file = folder / "whole" / "parity" / "trajectories" / "static.parquet"
     assert main(["trace", "view", str(file), "--out", str(page)]) == 0
-    assert "shown as ids" not in page.read_text()
+    assert "shown as ids" not in page.read_text(encoding="utf-8")
     assert main(["report", str(folder / "whole"), "--out", str(page)]) == 0
-    assert page.read_text() == (folder / "whole" / "report.html").read_text()
+    assert page.read_text(encoding="utf-8") == (folder / "whole" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", ["cut", "lost", "twice", "missing"])

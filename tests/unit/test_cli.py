@@ -150,11 +150,11 @@ def test_trace_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", "view", str(file), "--index", "1"]) == 0
     page = Path(capsys.readouterr().out.strip())
     assert page == file.with_name("step-1-1.html")
-    assert "shown as ids" in page.read_text()
+    assert "shown as ids" in page.read_text(encoding="utf-8")
     save_tokenizer(build_tiny_tokenizer([], 262), tmp_path / "run" / "checkpoint-1")
     (tmp_path / "run" / "LATEST").write_text("checkpoint-1\n")
     assert main(["trace", "view", str(file), "--out", str(tmp_path / "a.html")]) == 0
-    assert "shown as ids" not in (tmp_path / "a.html").read_text()
+    assert "shown as ids" not in (tmp_path / "a.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert "holds 2 trajectories, allowed 0..1" in error_of(capsys, "trace", "view", str(file), "--index", "2")
 

@@ -157,7 +157,7 @@ def test_answers_differ_and_have_numbers(model: Path, printed: Callable[..., tup
     assert [part[:5] for part in parts] == ["1 ---", "2 ---", "3 ---"]
     assert len({part[5:] for part in parts}) == 3
     assert [line.split(":")[0] for line in err.splitlines()] == ["[answer 1", "[answer 2", "[answer 3", "trace"]
-    assert "answer 3" in page.read_text()
+    assert "answer 3" in page.read_text(encoding="utf-8")
     alone, _ = printed(*words_for(model, "--seed", "6"))
     assert alone == parts[1][6:]
 

@@ -254,7 +254,7 @@ def test_two_settings_of_one_evaluation(tmp_path: Path, capsys: pytest.CaptureFi
         assert entry["otherwise"] == ({} if first == second else {"decoding.rule": [first, second]})
         assert entry["difference"]["mean"] == change
         assert found["only_first"] == found["only_second"] == []
-        assert f"<small>{entry['setting']}</small>" in (tmp_path / "x.html").read_text()
+        assert f"<small>{entry['setting']}</small>" in (tmp_path / "x.html").read_text(encoding="utf-8")
     assert [one["setting"] for one in compare_evaluations(tmp_path / "@static", tmp_path)["comparisons"]] == ["static"]
     with pytest.raises(ValueError, match=r"@greedy: no setting 'greedy'; .* has static, dynamic"):
         compare_evaluations(tmp_path / "@greedy", tmp_path)

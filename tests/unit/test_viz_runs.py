@@ -157,7 +157,7 @@ def test_traces_show_the_same_problem_early_and_late(tmp_path):
     pairs = run_traces(run, None)
     assert [[entry.trajectory.info["problem"] for entry in pair] for pair in pairs] == [["c", "c"], ["a", "a"]]
     assert [entry.label for entry in pairs[0]] == ["step 9", "step 10"]
-    html = write_report(run, pairs, out=tmp_path / "page.html").read_text()
+    html = write_report(run, pairs, out=tmp_path / "page.html").read_text(encoding="utf-8")
     assert not (run / "report.html").exists()
     assert "The same problem, before and after" in html
     assert [len(one["ids"]) for one in entries_in(html)] == [2, 3]
