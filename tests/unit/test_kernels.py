@@ -17,6 +17,7 @@ from revelm.kernels.availability import is_available
 from revelm.kernels.block_attention import splits_that_fill, supports, tile_shape
 from revelm.kernels.sampler import draw_tokens
 from tests.kernel_reference import attention_case, sampler_keys
+from tests.tiny_checkpoint import save_tiny
 
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -40,6 +41,11 @@ for call in (
         assert "triton" in str(error), error
     else:
         raise SystemExit("ran without triton")
+from revelm.models.load import load_model
+model = load_model(sys.argv[1])
+model(torch.zeros(1, 4, dtype=torch.int64))
+heavy = {"torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "datasets"} & set(sys.modules)
+assert not heavy, heavy
 """
 
 
@@ -56,9 +62,10 @@ def run(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_folder_imports_without_triton() -> None:
-    """Catches an import of triton at the top of a file, which would break every machine with a CPU build of torch."""
-    run("-c", WITHOUT_TRITON)
+def test_models_and_kernels_import_little(tmp_path: Path) -> None:
+    """Catches an import of triton at the top of a file, which would break every machine with a CPU build of torch; and
+    torch's compiler in every process that loads a model, which costs it seconds."""
+    run("-c", WITHOUT_TRITON, str(save_tiny(tmp_path)))
 
 
 @needs_triton
