@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +96,7 @@ if os.fork() == 0:
 time.sleep(30)
 '''
 sandbox = LocalSandbox(isolation=sys.argv[1])
-print("ready", sandbox.folder, flush=True)
+print("ready", sandbox.server_pid, sandbox.folder, flush=True)
 sandbox.run(code, CodeTests("stdio", inputs=("",), outputs=("",)), Limits(seconds=3))
 """
 
@@ -116,15 +117,21 @@ def waited(expected: int) -> int:
     return orphans()
 
 
+@pytest.mark.parametrize("kills_server", [False, True])
 @pytest.mark.parametrize("isolation", ["namespaces", "weak"])
-def test_nothing_outlives_a_run_that_is_killed(isolation: str) -> None:
-    """Catches processes and folders of programs that stay when the one who wanted a verdict is gone."""
+def test_nothing_outlives_a_run_that_is_killed(isolation: str, kills_server: bool) -> None:
+    """Catches processes and folders of programs that stay when the one who wanted a verdict is gone, or the server."""
     with subprocess.Popen([sys.executable, "-c", KILLED, isolation], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        ready, *folder = run.stdout.readline().split()
+        ready, server, *folder = run.stdout.readline().split()
         assert ready == "ready"
         assert waited(1) == 1
+        if kills_server:
+            run.send_signal(signal.SIGSTOP)  # who would have the program run again
+            os.kill(int(server), signal.SIGKILL)
+            left = waited(0)
         run.kill()
+        assert not kills_server or left == 0
     assert waited(0) == 0
     end = time.monotonic() + PATIENCE
     while any(map(os.path.exists, folder)) and time.monotonic() < end:

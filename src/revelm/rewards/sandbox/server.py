@@ -149,12 +149,21 @@ def _in_a_child(request: Any, descriptors: Sequence[int], channel: socket.socket
 
 
 def _supervise(request: Any, descriptors: tuple[int, ...], tell: int, place: Place) -> None:
+    def end(*_: object) -> NoReturn:
+        if place.isolation == "weak":  # with namespaces all of a job ends with its first process
+            kill_tree(place, 0)
+            remove(Path(place.folder))
+        os._exit(1)
+
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, end)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         limits = Limits(**request["limits"])
         job = Job(request["kind"], limits, tuple(request["fresh"]), descriptors)
         answer = Supervisor(job, place).run()
     except BaseException as error:  # noqa: BLE001 - the server goes on whatever happens to a job
         answer = {"verdict": f"error\n{type(error).__name__}: {error}"}
-    os.write(tell, json.dumps(answer).encode())
-    os._exit(0)
+    try:
+        os.write(tell, json.dumps(answer).encode())
+    finally:
+        os._exit(0)

@@ -227,6 +227,7 @@ class Supervisor:
             return pid
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which a supervisor is told that its server has ended
             _close_but((*keeps, self._place.wall) if self._place.wall >= 0 else keeps)
             if is_tests:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the first process of a job is the parent of orphans
