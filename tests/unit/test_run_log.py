@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from revelm.trainers.run_log import RunLog, read_rows
+from revelm.trainers.run_log import Interrupt, RunLog, read_rows
 from revelm.trainers.trackers import Trackers
 from tests.file_limit import largest_file
 
@@ -121,3 +121,19 @@ def test_a_tracker_that_fails_is_left_out_and_said_once(tmp_path: Path, capsys: 
     assert broken.calls == ["log 1 {'rl/loss': 1.0}", "log 2 {'rl/loss': 1.0}"]
     assert healthy.calls == ["log 1 {'rl/loss': 2.0}", "close"]
     assert len(read_rows(tmp_path)) == 4
+
+
+def test_the_first_interrupt_says_what_a_second_one_does(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches Ctrl-C that seems to do nothing for as long as a step takes, and every process saying so."""
+    monkeypatch.delenv("RANK", raising=False)
+    interrupt = Interrupt()
+    interrupt.request(2, None)
+    assert interrupt.is_requested
+    assert capfd.readouterr().err == "\nstopping when this step is done; once more stops at once\n"
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.request(2, None)
+    monkeypatch.setenv("RANK", "1")
+    Interrupt().request(2, None)
+    assert capfd.readouterr().err == ""

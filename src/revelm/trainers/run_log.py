@@ -1,6 +1,7 @@
 """What a run leaves behind while it runs: metrics.jsonl, a progress line, and a polite way to stop it."""
 
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from revelm.core.atomic import append_text, finite, write_text_atomic
 from revelm.trainers.trackers import Trackers
 
 METRICS = "metrics.jsonl"
+STOPPING = b"\nstopping when this step is done; once more stops at once\n"
 
 
 class RunLog:
@@ -125,6 +127,8 @@ class Interrupt:
         if self.is_requested:
             raise KeyboardInterrupt
         self.is_requested = True
+        if os.environ.get("RANK", "0") == "0":  # past buffers, which the interrupted code may be writing to
+            os.write(2, STOPPING)
 
 
 @contextmanager
