@@ -122,6 +122,13 @@ def test_statements_see_what_the_program_defines() -> None:
     assert outcomes(code, named) == ["passed", "exception"]
 
 
+def test_statements_have_their_own_builtins() -> None:
+    """Catches programs that pass by replacing what their tests compare with."""
+    tests = CodeTests("function", statements=("assert abs(f(3) - 9) < 1e-6", "assert sorted(f(3)) == [1]"))
+    code = "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.sorted = lambda x: [1]\ndef f(x): return 1"
+    assert outcomes(code, tests) == ["wrong", "exception"]
+
+
 def test_methods_and_values() -> None:
     """Catches a value that is compared as text, and a class that is not made anew."""
     code = "class Solution:\n    def f(self, x): return {1: (x, 0.1 + 0.2)} if x else {1, 2}"

@@ -62,7 +62,8 @@ def _run(spec):
             raise TypeError("a " + kind_of(number).__name__ + " is no plain value")
         return number.item()
 
-    tests = {"__name__": "tests", "__builtins__": builtins}
+    own = dict(vars(builtins))  # what the program puts in place of builtins is not there
+    tests = {"__name__": "tests", "__builtins__": own}
     outcome, detail = guarded(lambda: execute(compiled(spec["setup"], "setup", "exec"), tests))
     if outcome != "passed":
         return say(-1, "error", "the setup of the tests failed: " + detail)
