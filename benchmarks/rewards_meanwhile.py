@@ -1,8 +1,9 @@
 """Verdicts while other answers are being decoded, or after: the seconds of one round of rollouts.
 
-Worksheets of ``chain``, answered by the quickstart's fine-tuned model and judged as programs in the sandbox. There are
-more answers than slots, as on a real model, so that some end long before others. The three ways take turns; each line
-is the median of its rounds.
+Worksheets of ``chain``, answered by the quickstart's fine-tuned model and judged as programs in the sandbox, or by
+mathematics (``--verdict math``). There are more answers than slots, as on a real model, so that some end long before
+others. The three ways take turns; each line is the median of its rounds. ``--threads``: of the engine; with one for
+each core workers have none of their own.
 
     python -m benchmarks.rewards_meanwhile --out runs/rewards-rl
 """
@@ -35,12 +36,12 @@ def seconds_of(work: Callable[[], list[Answer]]) -> tuple[float, int]:
     return perf_counter() - began, len({(answer.problem.id, answer.completion) for answer in found})
 
 
-def measure(engine: Engine, *, problems: int, group_size: int, rounds: int) -> list[str]:
-    """A table in Markdown."""
+def measure(engine: Engine, guarded: Chain, *, problems: int, group_size: int, rounds: int) -> list[str]:
+    """A table in Markdown. ``guarded``: the task whose verdicts workers reach."""
     ways = {
         "decoding, verdicts by text": (collect, Chain()),
-        "decoding, then programs": (collect, Chain(verdict="code")),
-        "programs meanwhile": (collect_meanwhile, Chain(verdict="code")),
+        f"decoding, then {guarded.verdict}": (collect, guarded),
+        f"{guarded.verdict} meanwhile": (collect_meanwhile, guarded),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     different = 0
@@ -67,11 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--group-size", type=int, default=4)
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--verdict", choices=("code", "math"), default="code")
+    parser.add_argument("--threads", type=int, default=1)
     words = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(words.threads)
     tuned = checkpoint_path(tuned_model(quickstart_config("chain", 0), Path(words.out)))
     engine = Engine(load_model(tuned).eval(), load_tokenizer(tuned), num_slots=words.slots)
-    print("\n".join(measure(engine, problems=words.problems, group_size=words.group_size, rounds=words.rounds)))
+    sizes = {"problems": words.problems, "group_size": words.group_size, "rounds": words.rounds}
+    print("\n".join(measure(engine, Chain(verdict=words.verdict), **sizes)))
     print(f"\n{len(os.sched_getaffinity(0))} cores; load: {os.getloadavg()[0]:.1f}")
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from revelm.core.types import Completion, Problem, Score
+from revelm.rollout.verdicts import verdicts
 from revelm.tasks.file_splits import read_problems
 from tests.toy_tasks import Parity
 
@@ -67,6 +68,21 @@ class Warmed(Obedient):
 
 
 @dataclass(frozen=True)
+class Gated(Obedient):
+    """Gets ready when there is a file ``gate``; gives up after minutes."""
+
+    gate: str = ""
+
+    def warm_up(self) -> None:
+        """Wait for it."""
+        until = time.monotonic() + 120
+        while not os.path.exists(self.gate):  # noqa: PTH110
+            if time.monotonic() > until:
+                raise TimeoutError(self.gate)
+            time.sleep(0.01)
+
+
+@dataclass(frozen=True)
 class FromRows(Obedient):
     """Its problems are the rows of ``data``, with a ``reference``; only one of them is for training."""
 
@@ -93,6 +109,17 @@ class GuardedParity(Parity):
         if problem.id == self.bad:
             raise KeyError(problem.id)
         return super().score(problem, completion)
+
+
+@dataclass(frozen=True)
+class Consulting(GuardedParity):
+    """Asks workers about something already when it writes a prompt."""
+
+    def prompt(self, problem: Problem) -> list[dict[str, str]]:
+        """The question, if 1 is odd."""
+        (score,) = verdicts(GuardedParity(), [(problem, Completion("1", 1, 1, "stop"))])
+        assert score.value == 0.0
+        return super().prompt(problem)
 
 
 def _right(reason: str) -> Score:

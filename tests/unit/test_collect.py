@@ -17,7 +17,7 @@ from revelm.rollout.collect import Answer, collect, collect_meanwhile, read_comp
 from revelm.trainers.config import RLConfig
 from revelm.trainers.rollouts import Ask, Asker
 from revelm.trajectories.record import Trajectory
-from tests.guarded_tasks import GuardedParity
+from tests.guarded_tasks import Consulting, GuardedParity
 from tests.tiny_checkpoint import tiny_model, tiny_tokenizer
 from tests.toy_tasks import Parity
 
@@ -64,6 +64,14 @@ def test_verdicts_reached_meanwhile_are_those_reached_after() -> None:
             asking(engine, GuardedParity(bad="train:1"), problems, **asked)
         assert not engine.is_busy
     assert told(collect_meanwhile(engine, Parity(), problems, **asked)) == here
+
+
+def test_a_prompt_may_ask_workers() -> None:
+    """Catches prompts that are written when the pool is already at work for their answers."""
+    engine, problems = Engine(tiny_model(spread=0.05), tiny_tokenizer()), list(Parity().problems("train"))[:2]
+    asked: dict[str, Any] = {"sampling": SAMPLING, "group_size": 2, "seed": 5}
+    meanwhile = collect_meanwhile(engine, Consulting(), problems, **asked)
+    assert [a.score.value for a in meanwhile] == [a.score.value for a in collect(engine, Parity(), problems, **asked)]
 
 
 def test_answers_differ_where_they_should() -> None:

@@ -4,10 +4,11 @@ It is started with nothing but a socket, so that it imports no torch and never r
 Messages are framed by ``multiprocessing.connection``. The parent sends pickles: ``("task", task, is_warmed)`` with the
 task itself pickled once more, and ``("items", [item, ...])``, each a pickled (Problem, Completion). The worker answers
 in JSON, which its parent can read without trusting it: one object when a list of items begins, one for each item. Each
-has ``cpu``, the CPU time in ns that this process has used so far: the difference is what the item took.
+has ``cpu``, the CPU time in ns that this process has used so far, and ``now``, the time in s of ``time.monotonic``, the
+same clock in all processes: the differences are what the item took, however late the parent hears of it.
 
-``{"cpu": 1}`` items begin. ``{"cpu": 2, "value": 1.0, "breakdown": {...}, "scope": "outcome", "reason": ""}`` a score.
-``{"cpu": 2, "other": "None"}`` the task gave something else; ``{"cpu": 2, "raised": "TypeError: ..."}`` or raised.
+``{**clocks}`` items begin. ``{**clocks, "value": 1.0, "breakdown": {...}, "scope": "outcome", "reason": ""}`` a score.
+``{**clocks, "other": "None"}`` the task gave something else; ``{**clocks, "raised": "TypeError: ..."}`` or raised.
 ``{"unusable": "..."}`` the task, or an item, cannot be unpickled here.
 
 A worker ends when its parent closes the socket, or dies, or when memory runs out in a verdict.
@@ -94,11 +95,11 @@ def _ready_task(packed: bytes, is_warmed: bool) -> Any:
 
 
 def _judge_all(connection: Connection, task: Any, packed: list[bytes]) -> None:
-    _send(connection, {"cpu": time.process_time_ns()})
+    _send(connection, _clocks())
     for item in packed:
         problem, completion = _unpacked(item)
         verdict = _judge(task, problem, completion)
-        _send(connection, {"cpu": time.process_time_ns(), **verdict})
+        _send(connection, {**_clocks(), **verdict})
 
 
 def _judge(task: Any, problem: Any, completion: Any) -> dict[str, Any]:
@@ -115,6 +116,10 @@ def _judge(task: Any, problem: Any, completion: Any) -> dict[str, Any]:
         return json.loads(json.dumps(found, default=_plain))
     except (TypeError, ValueError):  # a Score of things that are no numbers
         return {"other": repr(score)}
+
+
+def _clocks() -> dict[str, float]:
+    return {"cpu": time.process_time_ns(), "now": time.monotonic()}
 
 
 def _unpacked(packed: bytes) -> Any:

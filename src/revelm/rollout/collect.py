@@ -16,7 +16,7 @@ from revelm.engine.named_caches import check_requests
 from revelm.engine.prompts import make_requests, prompt_ids
 from revelm.engine.settings import CacheSpec
 from revelm.rollout.verdicts import judging, verdicts
-from revelm.tasks.task import Task
+from revelm.tasks.task import Messages, Task
 from revelm.trajectories.record import Trajectory
 
 
@@ -84,7 +84,7 @@ def collect(
     gave no usable score.
     """
     draws = _draws(problems, sampling, group_size=group_size, seed=seed)
-    ended = _decoded(engine, task, draws)
+    ended = _decoded(engine, _prompts(task, draws), draws)
     scores = verdicts(task, [(draw.problem, said) for draw, (_, said) in zip(draws, ended, strict=True)])
     return [_answer(draw, *end, score) for draw, end, score in zip(draws, ended, scores, strict=True)]
 
@@ -103,14 +103,14 @@ def collect_meanwhile(
     Where workers have no cores of their own they slow the engine down, so this is not for measuring its speed.
     """
     draws = _draws(problems, sampling, group_size=group_size, seed=seed)
-    places: list[int] = []
+    prompts, places = _prompts(task, draws), list[int]()
     with judging(task) as judge:
 
         def tell(place: int, said: Completion) -> None:
             places.append(place)
             judge.add([(draws[place].problem, said)])
 
-        ended = _decoded(engine, task, draws, tell=tell)
+        ended = _decoded(engine, prompts, draws, tell=tell)
         scores = {places[i]: score for i, score in judge.rest()}
     return [_answer(draw, *ended[i], scores[i]) for i, draw in enumerate(draws)]
 
@@ -126,8 +126,16 @@ def _draws(
     ]
 
 
+def _prompts(task: Task, draws: Sequence[_Draw]) -> list[Messages]:
+    return [task.prompt(draw.problem) for draw in draws]
+
+
 def _decoded(
-    engine: Engine, task: Task, draws: Sequence[_Draw], *, tell: Callable[[int, Completion], None] | None = None
+    engine: Engine,
+    prompts: Sequence[Messages],
+    draws: Sequence[_Draw],
+    *,
+    tell: Callable[[int, Completion], None] | None = None,
 ) -> list[Ended]:
     """Records and texts, in order. ``tell``: is told of each as it ends, with its place."""
     said: dict[int, Completion] = {}
@@ -137,8 +145,7 @@ def _decoded(
         if tell is not None:
             tell(place, said[place])
 
-    prompts, settings = [task.prompt(draw.problem) for draw in draws], [draw.sampling for draw in draws]
-    trajectories = engine.generate(prompts, settings, on_finish=end)
+    trajectories = engine.generate(prompts, [draw.sampling for draw in draws], on_finish=end)
     return [(trajectory, said[place]) for place, trajectory in enumerate(trajectories)]
 
 

@@ -7,8 +7,10 @@ the thread that started it, so that thread has to live on.
 import json
 import os
 import pickle
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ from typing import Any
 from revelm.rewards.score_worker import OUT_OF_MEMORY
 
 GRACE = 2.0  # seconds that a worker has to close what it opened
+_PATIENCE = 20  # milliseconds that a worker which reads has to go on with it
+_LARGEST = 0x7FFFFFFF  # bytes of a message with a short header
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[4]); from revelm.rewards.score_worker import main; "
     "main(*map(int, sys.argv[1:4]))"
@@ -57,7 +61,10 @@ class ScoreProcess:
             except OSError:
                 mine.close()
                 raise
-        self.connection = Connection(mine.detach())
+        self._socket = mine
+        self.connection = Connection(os.dup(mine.fileno()), writable=False)
+        self._unsent, self._room = memoryview(b""), select.poll()
+        self._room.register(mine, select.POLLOUT)
         self.pid = self._process.pid
         self.places: deque[int] = deque()
         self.cpu: int | None = None
@@ -65,13 +72,24 @@ class ScoreProcess:
         self._task: bytes | None = None
 
     def give(self, task: bytes, is_warmed: bool, items: Sequence[tuple[int, bytes]]) -> None:
-        """Hand over items, each with its place. OSError when the worker is gone."""
+        """Hand over items, each with its place, as far as the worker takes them. OSError when it is gone."""
         self.places.extend(place for place, _ in items)
         self.cpu, self.since = None, time.monotonic()
+        messages = [_framed("items", [item for _, item in items])]
         if task != self._task:
             self._task = task
-            self._send("task", task, is_warmed)
-        self._send("items", [item for _, item in items])
+            messages.insert(0, _framed("task", task, is_warmed))
+        self._unsent = memoryview(b"".join([self._unsent, *messages]))
+        self.send()
+
+    def send(self) -> None:
+        """Hand over what it has not got yet. Does not wait for a worker that reads nothing: one that loads its
+        libraries does so for seconds. OSError when it is gone."""
+        with suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
+                if self._unsent:
+                    self._room.poll(_PATIENCE)
 
     def receive(self) -> dict[str, Any]:
         """The next message. EOFError or OSError when the worker is gone."""
@@ -94,30 +112,39 @@ class ScoreProcess:
         """Ask a worker that is busy to close what it opened and to end."""
         self._signal(signal.SIGTERM)
 
-    def end(self, until: float) -> str:
-        """End it and whatever it started, by force from the time ``until`` on; how it ended."""
+    def hang_up(self) -> None:
+        """Close the channel: it ends when it has nothing to do."""
         self.connection.close()
+        self._socket.close()
+
+    def end(self, until: float) -> str:
+        """End it and whatever it started, by force from the time ``until`` on; how it ended. May be called again."""
+        self.hang_up()
         while not self.has_ended() and time.monotonic() < until:
             time.sleep(0.005)
         self._signal(signal.SIGKILL)
-        code = self._process.wait()
-        return _ending(code)
-
-    def _send(self, *message: object) -> None:
-        self.connection.send_bytes(pickle.dumps(message))
+        return _ending(self._process.wait())
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        if self._process.returncode is None:  # later its number may be another's
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
 
 def end_all(workers: Sequence[ScoreProcess], *, grace: float = GRACE) -> None:
     """End workers together; those that still hang after ``grace`` seconds, by force."""
     until = time.monotonic() + grace
     for worker in workers:
-        worker.connection.close()
+        worker.hang_up()
     for worker in workers:
         worker.end(until)
+
+
+def _framed(*message: object) -> bytes:
+    """A message as ``Connection.recv_bytes`` reads it."""
+    content = pickle.dumps(message)
+    size = len(content)
+    return (struct.pack("!i", size) if size <= _LARGEST else struct.pack("!iQ", -1, size)) + content
 
 
 def _ending(code: int) -> str:

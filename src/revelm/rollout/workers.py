@@ -51,6 +51,7 @@ class ScorePool:
         self._requests: Requests = SimpleQueue()
         self._lock = threading.Lock()
         self._user: int | None = None  # the thread whose call it is
+        self._work: ScoreRound | None = None  # of that call
         self._thread: threading.Thread | None = None
         self._owner = os.getpid()
         self._ending = weakref.finalize(self, _end, self._workers, self._requests, self._owner)
@@ -101,18 +102,18 @@ class ScorePool:
 
         Workers that are busy when the context is left are ended. Errors are those of ``stream``, from any call.
         """
-        if os.getpid() != self._owner:
-            raise RuntimeError("this pool belongs to the process that made it; after a fork use shared_pool()")
+        self._check_open()
         with self._turn():
-            work = ScoreRound(task)
+            self._abandon()  # what an interrupt has left when the last call was about to end
+            self._work = ScoreRound(task)
             try:
-                yield Judging(work, self._advance)
-            except BaseException as error:
-                self._abandon()
-                if isinstance(error, OSError | ValueError):  # closed meanwhile: its workers are gone
-                    self._check_open()
+                yield Judging(self._work, self._advance)
+            except (OSError, ValueError):
+                self._check_open()  # closed meanwhile: its workers are gone
                 raise
-            self._abandon()
+            finally:
+                self._work = None
+                self._abandon()
 
     def close(self) -> None:
         """End all workers. A pool may be closed again, but not used."""
@@ -133,12 +134,16 @@ class ScorePool:
                 self._user = None
 
     def _check_open(self) -> None:
+        if os.getpid() != self._owner:
+            raise RuntimeError("this pool belongs to the process that made it; after a fork use shared_pool()")
         if not self._ending.alive:
             raise RuntimeError("this pool is closed")
 
     def _advance(self, work: ScoreRound, seconds: float) -> None:
         """Give out what is waiting, and take what has come, or comes within ``seconds``."""
         self._check_open()
+        if work is not self._work:
+            raise RuntimeError("the context of this judge has been left")
         self._deal(work)
         self._listen(work, seconds)
 
@@ -175,6 +180,8 @@ class ScorePool:
 
     def _watch(self, work: ScoreRound, worker: ScoreProcess) -> None:
         """End a worker whose time is up; its item is judged, those behind it wait again."""
+        with suppress(OSError):  # it is gone, see below
+            worker.send()
         now, has_ended, wall = worker.cpu_now(), worker.has_ended(), time.monotonic() - worker.since
         if worker.connection.poll():  # after the clocks: what they say is about the item they are held against
             return
@@ -214,16 +221,20 @@ class ScorePool:
             self._check_open()
 
     def _remove(self, worker: ScoreProcess) -> str:
+        how = worker.end(time.monotonic() + _STOP_GRACE)
         self._workers.remove(worker)
-        return worker.end(time.monotonic() + _STOP_GRACE)
+        return how
 
     def _abandon(self) -> None:
         """End the workers that are busy: what they would still say belongs to no call."""
-        busy = [worker for worker in self._workers if worker.places]
+        is_mine = os.getpid() == self._owner  # a fork may leave its parent's call
+        busy = [worker for worker in self._workers if worker.places and is_mine]
         for worker in busy:
             worker.ask_to_end()
-            self._workers.remove(worker)
         end_all(busy)
+        for worker in busy:  # not before they have ended: this may be interrupted
+            with suppress(ValueError):  # closed by another thread
+                self._workers.remove(worker)
 
 
 class Judging:
@@ -265,11 +276,10 @@ def default_workers() -> int:
 def _take(work: ScoreRound, worker: ScoreProcess, message: dict[str, Any]) -> None:
     if "unusable" in message:
         raise work.unusable(message["unusable"])
-    before, worker.cpu, now = worker.cpu, message["cpu"], time.monotonic()
+    (before, began), worker.cpu, worker.since = (worker.cpu, worker.since), message["cpu"], message["now"]
     if before is not None:
-        cpu, wall = (message["cpu"] - before) / 1e9, now - worker.since
+        cpu, wall = (worker.cpu - before) / 1e9, worker.since - began
         work.settle(worker.places.popleft(), message, cpu=cpu, wall=wall)
-    worker.since = now
 
 
 def _start_workers(requests: Requests, workers: list[ScoreProcess]) -> None:
