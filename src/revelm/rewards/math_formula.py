@@ -167,7 +167,7 @@ def _is_readable(spelled: str) -> bool:
         deepest = max(deepest, depth)
     return (
         0 < len(spelled) <= _MAX_LENGTH
-        and spelled.count("|") <= _MAX_BARS
+        and max(spelled.count("|"), spelled.count("'")) <= _MAX_BARS
         and ":" not in spelled
         and _DIVISORS.search(spelled) is None
         and depth == 0

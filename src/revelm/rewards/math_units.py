@@ -106,8 +106,8 @@ _NOT_UNITS = {
 _POWER = r"(?:\s*\^\s*\{?\s*(?P<power>-?[1-4])\s*\}?)?"
 _RAISED = r"(?:\s*\^\s*(?:\{\s*-?[1-4]\s*\}|-?[1-4]))?"
 _TEXT = r"\\text\{(?:[^{}\d,;^]|\^-?[1-4]){1,60}\}" + _RAISED
-_JOINT = r"\s*(?:/|\*|\\cdot(?![a-zA-Z]))?\s*"
-_IN_TEXT = re.compile(rf"^(?P<body>.*?[^\s\\/*])\s*(?P<unit>{_TEXT}(?:{_JOINT}{_TEXT})*)$", re.DOTALL)
+_JOINT = r"\s*+(?:(?:/|\*|\\cdot(?![a-zA-Z]))\s*+)?"  # possessive, as below: each text is cut in one way alone
+_IN_TEXT = re.compile(rf"^(?P<body>.*?[^\s\\/*])\s*(?P<unit>{_TEXT}(?:{_JOINT}{_TEXT})*+)$", re.DOTALL)
 _BARE_WORD = re.compile(
     r"^(?P<body>.*[\d})¤%])\s*(?P<unit>(?:"
     + "|".join(map(re.escape, _BARE))
@@ -126,9 +126,9 @@ _SIGN = re.compile(r"^(?P<body>(?:(?!\\(?:sin|cos|tan|cot|sec|csc)).)+?)\s*(?P<u
 _MONEY = re.compile(r"^(?P<minus>-?)\s*(?P<unit>[¤€£₹¥])\s*(?P<body>.+)$", re.DOTALL)
 _MONEY_BEHIND = re.compile(r"^(?P<body>.+\d)\s*(?P<unit>¤)$")
 # A product of letters behind a number, which may be a unit: "m/s", "\frac{m}{s}", "m s^{-1}".
-_LETTERS = rf"[a-zA-Z]{{1,12}}{_RAISED}"
+_LETTERS = rf"[a-zA-Z]{{1,12}}+{_RAISED}"
 _BARE_PRODUCT = re.compile(
-    rf"^(?P<body>.*?[\d}})])\s*(?P<unit>{_LETTERS}(?:{_JOINT}{_LETTERS})*|\\frac\{{\s*{_LETTERS}\s*\}}\{{\s*{_LETTERS}\s*\}})$"
+    rf"^(?P<body>.*?[\d}})])\s*(?P<unit>{_LETTERS}(?:{_JOINT}{_LETTERS})*+|\\frac\{{\s*{_LETTERS}\s*\}}\{{\s*{_LETTERS}\s*\}})$"
 )
 _PIECES = re.compile(r"\^\s*\{?\s*(-?\d)\s*\}?|(/|\bper\b)|\\cdot|[\\*{}~]|([^\s\\/*^{}~]+)")
 _TIMES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
