@@ -101,8 +101,22 @@ def test_checkpoints_without_weights_are_refused_as_such(
     ("name", "words", "reason"),
     [
         ("sdar", ["rollout.block_size=8"], "rollout.block_size: 8, but blocks of 4 are trained"),
-        ("llada", ["rollout.max_new_tokens=999"], "rollout: prompt 0 of"),
-        ("llada", ["task.num_train=9", f"task.question={'x' * 300}"], "leaves no room for an answer"),
+        ("llada", ["rollout.max_new_tokens=999"], "rollout: problem train:0 of"),
+        (
+            "llada",
+            ["task.num_train=9", f"task.question={'x' * 300}"],
+            "(9 of 9 problems are too long); lower rollout.max_new_tokens, shorten the problem, or let such problems",
+        ),
+        (
+            "llada",
+            ["task.num_train=9", f"task.question={'x' * 300}", "rollout.max_long_prompts=8"],
+            "rollout.max_long_prompts: 8, but 9 of 9 training problems are too long: problem train:0 has",
+        ),
+        (
+            "llada",
+            ["task.num_train=9", f"task.question={'x' * 300}", "rollout.max_long_prompts=9"],
+            "has no training problems",
+        ),
         ("llada", ["task.question=a<|mask|>b"], "problem train:0: messages.0.content spells"),
         ("sdar", ["objective={kind: rejection_sft, num_pad: 2}"], "objective.num_pad is 2, but sdar decodes block"),
         ("qwen3", [], "qwen3 is autoregressive"),
@@ -126,7 +140,7 @@ def test_checkpoints_without_weights_are_refused_as_such(
         ("llada", ["model.block_size=4"], "is a llada model with full attention, which has no blocks"),
         ("sdar", ["model.block_size=8"], "was trained with blocks of 4"),
         ("sdar", ["eval_every=1", "eval.block_size=700"], "eval.settings.static.block_size: 700, must be from 1"),
-        ("llada", ["eval_every=2", "eval.max_new_tokens=900"], "eval.settings.static: prompt 0 of"),
+        ("llada", ["eval_every=2", "eval.max_new_tokens=900"], "eval.settings.static: problem test:1000 of"),
         (
             "sdar",
             ["eval_every=2", "eval.settings.a.max_new_tokens=4", "eval.settings.b={top_k: 2, block_size: 800}"],
@@ -201,7 +215,12 @@ def test_a_tokenizer_larger_than_the_model(tmp_path: Path, chats: Path, refused:
             ["settings.a={max_new_tokens: 4}", "settings.b={max_new_tokens: 4, block_size: 700}"],
             "settings.b.block_size: 700, must be from 1",
         ),
-        ("llada", [f"task.question={'x' * 300}"], "leaves no room for an answer"),
+        ("llada", [f"task.question={'x' * 300}"], "settings.static: problem test:1000 has"),
+        (
+            "llada",
+            ["max_new_tokens=999"],
+            "256 (3 of 3 problems are too long); lower settings.static.max_new_tokens, or shorten or remove",
+        ),
         ("qwen3", ["max_new_tokens=4"], "error: qwen3 is autoregressive"),
     ],
 )
@@ -290,9 +309,22 @@ def test_only_the_longest_of_many_problems_are_checked(monkeypatch: pytest.Monke
     family = load_model(model).family
     start = rl.find_start(config)
     problems = [Problem("long", "x" * 400, ""), *(Problem(str(i), "x" * i, "") for i in range(1, 30))]
-    with pytest.raises(ValueError, match="rollout: prompt 0 has"):
+    with pytest.raises(ValueError, match="rollout: problem long has"):
         rl_recipe.check_rl(start, rl.rl_objective(config), Ask(Parity(), problems[::-1]))
     check_problems(Parity(), problems[1:], {"rollout": Sampling()}, family=family, tokenizer=tiny_tokenizer())
+
+
+def test_long_problems_are_left_out(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Catches a run that one long problem of a thousand ends, and one that leaves problems out without a word."""
+    words = [f"model.path={model}", "train.steps=1", "out=x", TASK, *ROLLOUT, "rollout.max_long_prompts=2"]
+    start = rl.find_start(load_config(RLConfig, None, words))
+    problems = [Problem(str(i), "x" * (400 if i in (0, 3) else 3), "") for i in range(5)]
+    ask = rl_recipe.fitting(start, Ask(Parity(), problems))
+    assert [problem.id for problem in ask.problems] == ["1", "2", "4"]
+    assert "rollout: 2 of 5 training problems are left out: problem 0 has" in caplog.text
+    rl_recipe.check_rl(start, rl.rl_objective(start.config), ask)
+    with pytest.raises(ValueError, match=r"max_long_prompts: 2, but 3 of 6 .*: problem 0 has .*; raise it, lower"):
+        rl_recipe.fitting(start, Ask(Parity(), [*problems, problems[0]]))
 
 
 @dataclass(frozen=True)

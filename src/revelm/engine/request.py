@@ -65,21 +65,10 @@ def make_request(index: int, prompt: Sequence[int], sampling: Sampling, family: 
             f"prompt {index}: sampling.block_size is {sampling.block_size}, but {family.name} decodes blocks of {own}; "
             f"give {own} or leave it out"
         )
-    room = room_behind(len(ids), family)
-    if room < 1:
-        raise ValueError(
-            f"prompt {index} has {len(ids)} tokens, which leaves no room for an answer: the model has "
-            f"{family.max_length} positions; shorten the prompt"
-        )
-    count = min(DEFAULT_NEW_TOKENS, room) if sampling.max_new_tokens is None else sampling.max_new_tokens
+    if reason := shortage(len(ids), sampling, family):
+        raise ValueError(f"prompt {index} {reason}")
+    count = _num_new_tokens(len(ids), sampling, family)
     stops = (*(() if sampling.ignore_eos else family.stop_ids), *sampling.stop_ids)
-    length = padded_length(len(ids) + count, own or 1)
-    if length > family.max_length:
-        whole = "" if own is None else ", in whole blocks,"
-        raise ValueError(
-            f"prompt {index} of {len(ids)} tokens plus max_new_tokens={count}{whole} needs {length} positions; "
-            f"the model has {family.max_length}"
-        )
     return Request(
         index=index,
         prompt_ids=ids.astype(np.int32),
@@ -87,8 +76,30 @@ def make_request(index: int, prompt: Sequence[int], sampling: Sampling, family: 
         stop_ids=tuple(dict.fromkeys(stops)),
         window=own or min(sampling.block_size or count, count),
         grid_offset=len(ids) if own is None else 0,
-        length=length,
+        length=padded_length(len(ids) + count, own or 1),
     )
+
+
+def shortage(length: int, sampling: Sampling, family: Family) -> str:
+    """Why a prompt of ``length`` tokens leaves too little room for an answer, as the end of a sentence; "" when not."""
+    if room_behind(length, family) < 1:
+        room = f"the model has {family.max_length} positions"
+        return f"has {length} tokens, which leaves no room for an answer: {room}; shorten the prompt"
+    count, own = _num_new_tokens(length, sampling, family), _block_size(family)
+    needed = padded_length(length + count, own or 1)
+    if needed <= family.max_length:
+        return ""
+    whole = "" if own is None else ", in whole blocks,"
+    return (
+        f"of {length} tokens plus max_new_tokens={count}{whole} needs {needed} positions; the model has "
+        f"{family.max_length}"
+    )
+
+
+def _num_new_tokens(length: int, sampling: Sampling, family: Family) -> int:
+    if sampling.max_new_tokens is None:
+        return min(DEFAULT_NEW_TOKENS, room_behind(length, family))
+    return sampling.max_new_tokens
 
 
 def make_infill(index: int, tokens: Sequence[int | None], sampling: Sampling, family: Family) -> Request:

@@ -13,8 +13,9 @@ from revelm.data.offsets import token_offsets
 from revelm.decoding.sampling import Sampling
 from revelm.engine.engine import Engine
 from revelm.engine.named_caches import check_requests
-from revelm.engine.prompts import make_requests, prompt_ids
+from revelm.engine.prompts import make_requests
 from revelm.engine.settings import CacheSpec
+from revelm.rollout.prompt_lengths import prompts_of, remedy_of, said_of, too_long
 from revelm.rollout.verdicts import judging, verdicts
 from revelm.tasks.task import Messages, Task
 from revelm.trajectories.record import Trajectory
@@ -168,13 +169,10 @@ def check_problems(
     ``settings``: by the name under which an error speaks of them. ``cache``: of the engine that will be asked; None:
     any that serves all. Needs no weights.
     """
-    prompts = []
-    for problem in problems:
-        try:
-            prompts.append(prompt_ids(task.prompt(problem), tokenizer))
-        except ValueError as error:
-            raise ValueError(f"problem {problem.id}: {error}") from error
+    prompts = prompts_of(task, problems, tokenizer)
     for name, sampling in settings.items():
+        if found := too_long(prompts, sampling, family):
+            raise ValueError(f"{name}: {said_of(found, problems)}; lower {name}.max_new_tokens, {remedy_of(name)}")
         try:
             requests = make_requests(prompts, sampling, family, tokenizer)
             if cache is not None:

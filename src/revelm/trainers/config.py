@@ -145,9 +145,10 @@ class RolloutSpec(SettingSpec):
 
     A step whose groups all lack signal draws further problems, at most ``max_attempts`` times in all; with ``refills``
     so does one with fewer than ``problems_per_step`` groups to learn from (dynamic sampling, DAPO, arXiv 2503.14476).
-    ``block_size``: of block models that train with other blocks, the size to decode in. ``cache``: of the engine;
-    evaluations have their own. With an approximate one the recorded log-probabilities are those of what was really
-    drawn from, not of the exact model that is trained.
+    ``max_long_prompts``: training problems that may be left out because their prompts leave too little room for an
+    answer. ``block_size``: of block models that train with other blocks, the size to decode in. ``cache``: of the
+    engine; evaluations have their own. With an approximate one the recorded log-probabilities are those of what was
+    really drawn from, not of the exact model that is trained.
     """
 
     problems_per_step: int = Field(16, ge=1)
@@ -157,6 +158,7 @@ class RolloutSpec(SettingSpec):
     max_attempts: int = Field(4, ge=1)
     refills: bool = False
     save_every: int = Field(0, ge=0)
+    max_long_prompts: int = Field(0, ge=0)
 
 
 class ShapingSpec(Schema):

@@ -26,7 +26,7 @@ from revelm.trainers.checkpoint import latest_checkpoint
 from revelm.trainers.config import ModelSpec, RLConfig, SFTConfig
 from revelm.trainers.critic import check_value_path
 from revelm.trainers.evaluation import plan_evaluation
-from revelm.trainers.rl_recipe import check_rl, rl_objective
+from revelm.trainers.rl_recipe import check_rl, fitting, rl_objective
 from revelm.trainers.rollouts import Ask
 from revelm.trainers.run_log import METRICS
 from revelm.trainers.session import Start, find_start, sized_family
@@ -165,7 +165,7 @@ def _check_stage(stage: Stage, start: Start) -> None:
             _check_texts(stage, replace(start, config=settled))
     else:
         task = build("tasks", config.task, field="task")
-        check_rl(start, rl_objective(config), Ask(task, list(task.problems("train"))))
+        check_rl(start, rl_objective(config), fitting(start, Ask(task, list(task.problems("train")))))
         if not stage.is_done:
             check_rewards(config.reward, task)
             if config.value is not None and not _is_to_come(config.value.path, stage):

@@ -22,7 +22,7 @@ from revelm.trainers.critic import check_value_path
 from revelm.trainers.evaluation import plan_evaluation
 from revelm.trainers.learning import learn
 from revelm.trainers.loop import train
-from revelm.trainers.rl_recipe import check_rl, rl_objective
+from revelm.trainers.rl_recipe import check_rl, fitting, rl_objective
 from revelm.trainers.rollouts import Ask, Asker, rollout_metrics
 from revelm.trainers.run_log import RunLog
 from revelm.trainers.session import Session, find_start, open_session
@@ -40,6 +40,7 @@ def run(config: RLConfig) -> Path:
     ask = Ask(task, list(task.problems("train")))
     with world.joined(config.model.device) as processes:
         start = find_start(config, world=processes)
+        ask = fitting(start, ask)
         objective = check_rl(start, objective, ask)
         check_rewards(config.reward, task)
         if config.value is not None and start.latest is None:

@@ -1,5 +1,7 @@
 """What an RL recipe has wrong, found before weights are loaded: hours into a run is too late."""
 
+import logging
+from dataclasses import replace
 from heapq import nlargest
 
 from revelm.core.registry import build
@@ -10,12 +12,15 @@ from revelm.models.blocks import decoding_family
 from revelm.objectives.objective import FamilyObjective, RLObjective
 from revelm.objectives.policy import PolicyObjective
 from revelm.rollout.collect import check_problems
+from revelm.rollout.prompt_lengths import prompts_of, said_of, too_long
 from revelm.trainers.config import RLConfig, RolloutSpec
 from revelm.trainers.critic import check_critic
 from revelm.trainers.rollouts import Ask
 from revelm.trainers.session import Start
 
 MAX_CHECKED = 4096
+
+_LOG = logging.getLogger(__name__)
 
 
 def rl_objective(config: RLConfig) -> RLObjective:
@@ -51,6 +56,28 @@ def check_rl(start: Start, objective: RLObjective, ask: Ask) -> RLObjective:
     family = rollout_family(start.family, config.rollout.block_size)
     check_problems(task, problems, {"rollout": sampling}, family=family, tokenizer=start.tokenizer, cache=cache)
     return settled(objective, config.rollout, start.family)
+
+
+def fitting(start: Start, ask: Ask) -> Ask:
+    """``ask`` without the problems that are too long, at most ``rollout.max_long_prompts``; which is logged.
+
+    ValueError where there are more. With none allowed nothing is looked at: ``check_rl`` finds them.
+    """
+    spec: RolloutSpec = start.config.rollout
+    if not spec.max_long_prompts:
+        return ask
+    family = rollout_family(start.family, spec.block_size)
+    found = too_long(prompts_of(ask.task, ask.problems, start.tokenizer), spec.sampling(), family)
+    if not found:
+        return ask
+    said = said_of(found, ask.problems)
+    if len(found) > spec.max_long_prompts:
+        raise ValueError(
+            f"rollout.max_long_prompts: {spec.max_long_prompts}, but {len(found)} of {len(ask.problems)} training "
+            f"problems are too long: {said}; raise it, lower rollout.max_new_tokens, or shorten or remove the problems"
+        )
+    _LOG.warning("rollout: %d of %d training problems are left out: %s", len(found), len(ask.problems), said)
+    return replace(ask, problems=[problem for i, problem in enumerate(ask.problems) if i not in found])
 
 
 def settled(objective: RLObjective, spec: RolloutSpec, family: Family) -> RLObjective:
