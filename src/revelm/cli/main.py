@@ -2,7 +2,7 @@
 
 What a user can mend (a wrong value, a missing file, a full disk) is one line on stderr and exit code 2; a run that
 failed (nothing learnt, a gradient that is not finite) one line and 1. ``REVELM_DEBUG=1`` shows where it came from.
-A plan that does not fit exits with 3, Ctrl-C with 130.
+A plan that does not fit exits with 3, Ctrl-C with 130. Of several processes one says what all have wrong.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RunError, FloatingPointError) as error:
         if os.environ.get("REVELM_DEBUG") == "1":
             raise
-        print(f"revelm: error: {_one_line(error)}", file=sys.stderr)
+        _tell(_one_line(error))
         return 1 if isinstance(error, RunError | FloatingPointError) else 2
     return code or 0
 
@@ -66,6 +66,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if rest:
         words.overrides = [*words.overrides, *rest]
     return words
+
+
+def _tell(error: str) -> None:
+    """The error on stderr; of several processes that have the same one, the main one does."""
+    who = "revelm"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from revelm.parallel.spokesman import speaks_of
+
+        if not speaks_of(error):
+            return
+        who += f": process {os.environ.get('RANK', '0')}" if os.environ.get("RANK", "0") != "0" else ""
+    print(f"{who}: error: {error}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:
