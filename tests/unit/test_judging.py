@@ -61,6 +61,20 @@ def test_large_problems_do_not_wait_for_workers_that_get_ready(pool: ScorePool, 
     assert [found[place].value for place in range(5)] == [1.0, 0.0, 1.0, 0.0, 0.0]
 
 
+def test_answers_that_wait_are_given_out_while_none_ends(pool: ScorePool, tmp_path: Path) -> None:
+    """Catches workers that stand idle beside answers that wait, as long as the last answers are being decoded."""
+    note, until = tmp_path / "note", time.monotonic() + PATIENCE
+    pool.score(Obedient(), [(Problem(name, "", "x"), said("x")) for name in "ab"])
+    with pool.judging(Obedient(60.0)) as judge:
+        for text in ("spin 0.2", "spin 0.3", f"note {note}"):
+            judge.add([(Problem("p", "", "x"), said(text))])
+        while not note.exists() and time.monotonic() < until:
+            judge.look()
+            time.sleep(0.01)
+        assert note.exists()
+        assert [score.reason for _, score in sorted(judge.rest())] == ["spun", "spun", "noted"]
+
+
 def test_verdicts_last_as_long_as_they_do(pool: ScorePool, tmp_path: Path) -> None:
     """Catches slow verdicts that pass for quick ones, as they are heard of together with their beginning, and are then
     given to one worker in heaps."""
@@ -68,7 +82,8 @@ def test_verdicts_last_as_long_as_they_do(pool: ScorePool, tmp_path: Path) -> No
     pool.score(Obedient(), [(Problem("p", "", "x"), said("x"))])
     with pool.judging(Obedient()) as judge:
         judge.add([(Problem("p", "", "x"), said(f"log {note} 0.2"))])
-        while not note.exists():
+        until = time.monotonic() + PATIENCE
+        while not note.exists() and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.4)
         assert [score.reason for _, score in judge.rest()] == ["logged"]

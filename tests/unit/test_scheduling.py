@@ -270,6 +270,19 @@ def test_what_comes_later_than_a_pool_can_be_cancelled() -> None:
     assert ended == [numbers[0], numbers[2]]
 
 
+def test_callers_hear_of_every_step() -> None:
+    """Catches a caller that looks after something else, and is not called while no answer ends."""
+    engine, told = Engine(sharp_model(), num_slots=2), list[str]()
+    prompts = [prompt_of(5, i) for i in range(3)]
+    found = engine.generate(
+        prompts, LONG, on_finish=lambda index, _: told.append(str(index)), on_step=lambda: told.append("step")
+    )
+    assert told[-1] == "step"
+    assert sorted(word for word in told if word != "step") == ["0", "1", "2"]
+    assert told.index("step") < min(told.index(word) for word in "012")
+    assert told.count("step") >= max(one.num_forwards for one in found)
+
+
 def test_an_error_of_the_caller_leaves_nothing_behind() -> None:
     """Catches requests of a call that has failed, which go on beside those of the next call and are told to nobody."""
     engine = Engine(sharp_model(), num_slots=2, limits=Limits(max_length=64))

@@ -68,19 +68,19 @@ class Engine:
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         on_finish: Callable[[int, Trajectory], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Trajectory]:
         """Decode every prompt; trajectories in the order of ``prompts``.
 
         Prompts are ids, strings or messages (the latter two need a tokenizer), or ``Infill``. All are checked before
         the first forward. Equal prompts are prefilled once, and those that may get the longest answers begin, so that
-        few run alone at the end. ``on_finish(index, trajectory)`` is called as each ends.
+        few run alone at the end. ``on_finish(index, trajectory)`` is called as each ends, ``on_step()`` after a step.
         """
-        results: dict[int, Trajectory] = {}
-        requests = self._requests(prompts, sampling)
+        results, requests = dict[int, Trajectory](), self._requests(prompts, sampling)
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids) - requests[i].limit)
         number_of = dict(zip(order, self._enqueue([requests[i] for i in order]), strict=True))
         numbers = [number_of[i] for i in range(len(requests))]
-        with closing(self._updates(numbers)) as updates:
+        with closing(self._updates(numbers, on_step)) as updates:
             for update in updates:
                 if update.trajectory is not None:
                     results[update.index] = update.trajectory
@@ -153,9 +153,8 @@ class Engine:
         try:
             self._place()
         except ValueError as error:
-            lost = [r.index for r in self._later if not fits(self.model, self.cache, r)] or [
-                r.index for r in self._later
-            ]
+            lost = [r.index for r in self._later if not fits(self.model, self.cache, r)]
+            lost = lost or [r.index for r in self._later]
             self._later = [r for r in self._later if r.index not in lost]
             raise ValueError(f"requests {lost} are not waited for any more: {error}") from error
         news = self._news + (self._advance(self._run) if self._run is not None and self._run.is_busy else [])
@@ -206,7 +205,7 @@ class Engine:
     def _has_work(self) -> bool:
         return bool(self._later) or (self._run is not None and self._run.is_busy)
 
-    def _updates(self, numbers: Sequence[int]) -> Iterator[Update]:
+    def _updates(self, numbers: Sequence[int], on_step: Callable[[], None] | None = None) -> Iterator[Update]:
         """News of these requests until all have ended, by place; what is still under way when it is left, is not then.
 
         RuntimeError when some of them have been lost: cancelled, or in a step that failed for another caller.
@@ -223,6 +222,8 @@ class Engine:
                 open_ones -= {update.index for update in mine if update.trajectory is not None}
                 for update in mine:
                     yield replace(update, index=places[update.index])
+                if on_step is not None:
+                    on_step()
         finally:
             self._news = [update for update in self._news if update.index not in places]
             self.discard(sorted(open_ones))

@@ -111,7 +111,7 @@ def collect_meanwhile(
             places.append(place)
             judge.add([(draws[place].problem, said)])
 
-        ended = _decoded(engine, prompts, draws, tell=tell)
+        ended = _decoded(engine, prompts, draws, tell=tell, look=judge.look)
         scores = {places[i]: score for i, score in judge.rest()}
     return [_answer(draw, *ended[i], scores[i]) for i, draw in enumerate(draws)]
 
@@ -137,8 +137,9 @@ def _decoded(
     draws: Sequence[_Draw],
     *,
     tell: Callable[[int, Completion], None] | None = None,
+    look: Callable[[], None] | None = None,
 ) -> list[Ended]:
-    """Records and texts, in order. ``tell``: is told of each as it ends, with its place."""
+    """Records and texts, in order. ``tell``: is told of each as it ends, with its place; ``look``: called often."""
     said: dict[int, Completion] = {}
 
     def end(place: int, trajectory: Trajectory) -> None:
@@ -146,7 +147,7 @@ def _decoded(
         if tell is not None:
             tell(place, said[place])
 
-    trajectories = engine.generate(prompts, [draw.sampling for draw in draws], on_finish=end)
+    trajectories = engine.generate(prompts, [draw.sampling for draw in draws], on_finish=end, on_step=look)
     return [(trajectory, said[place]) for place, trajectory in enumerate(trajectories)]
 
 

@@ -17,6 +17,10 @@ class Judge(Protocol):
         """More answers; workers begin with them at once. Does not wait."""
         ...
 
+    def look(self) -> None:
+        """To be called now and then: workers are given answers, and ended where they use too much. Does not wait."""
+        ...
+
     def rest(self) -> Iterator[tuple[int, Score]]:
         """The scores that were not given yet, as they are reached, each with the place of its answer in the order of
         adding. ValueError names the task and the problem whose answer got none."""
@@ -68,6 +72,9 @@ class _Here:
 
     def add(self, items: Iterable[tuple[Problem, Completion]]) -> None:
         self._items += items
+
+    def look(self) -> None:
+        pass
 
     def rest(self) -> Iterator[tuple[int, Score]]:
         while (place := self._num_judged) < len(self._items):

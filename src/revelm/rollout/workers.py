@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import wait
@@ -20,13 +20,13 @@ from typing import Any
 from revelm.core.cores import usable_cores
 from revelm.core.errors import RunError
 from revelm.core.types import Completion, Problem, Score
+from revelm.rollout.judging import Judging
 from revelm.rollout.score_process import ScoreProcess, end_all
 from revelm.rollout.score_round import ScoreRound
 from revelm.tasks.task import GuardedTask
 
 MAX_WORKERS = 32
 MEMORY_MB = 4096
-_TICK = 0.05  # seconds between looks at the clocks of busy workers
 _STOP_GRACE = 0.3  # seconds that a stopped worker has to close what it opened
 _START_SECONDS = 300.0
 _PATIENCE = 1.0  # seconds between looks at whether a pool that starts a worker was closed
@@ -97,7 +97,7 @@ class ScorePool:
             yield from judging.rest()
 
     @contextmanager
-    def judging(self, task: GuardedTask) -> Iterator["Judging"]:
+    def judging(self, task: GuardedTask) -> Iterator[Judging]:
         """For answers that are not all there yet: they are judged while others are still being made.
 
         Workers that are busy when the context is left are ended. Errors are those of ``stream``, from any call.
@@ -235,26 +235,6 @@ class ScorePool:
         for worker in busy:  # not before they have ended: this may be interrupted
             with suppress(ValueError):  # closed by another thread
                 self._workers.remove(worker)
-
-
-class Judging:
-    """Answers that are judged while more of them are being made. From ``ScorePool.judging``; used by its thread."""
-
-    def __init__(self, work: ScoreRound, advance: Callable[[ScoreRound, float], None]) -> None:
-        self._work, self._advance = work, advance
-
-    def add(self, items: Iterable[tuple[Problem, Completion]]) -> None:
-        """More answers; does not wait for verdicts. Workers that use too much are ended at the next call."""
-        self._work.add(items)
-        self._advance(self._work, 0.0)
-
-    def rest(self) -> Iterator[tuple[int, Score]]:
-        """The scores that were not given yet, each with the place of its answer in the order of adding, as they are
-        reached."""
-        yield from self._work.found()
-        while not self._work.is_done:
-            self._advance(self._work, _TICK)
-            yield from self._work.found()
 
 
 def shared_pool() -> ScorePool:
