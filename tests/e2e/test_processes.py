@@ -123,6 +123,7 @@ def test_a_mistake_is_told_and_ends_all(pair: Processes, tmp_path: Path) -> None
     """Catches processes that go on waiting for one that has found the recipe wrong."""
     file = tmp_path / "bad.yaml"
     file.write_text(json.dumps(recipe(tmp_path, "bad")))
-    for code, said in pair.run(told, ["sft", str(file), "model.block_size=8"]):
-        assert code == 2
-        assert "model.block_size: 8, but the checkpoint" in said
+    (first, said), (second, silent) = pair.run(told, ["sft", str(file), "model.block_size=8"])
+    assert first == second == 2
+    assert "model.block_size: 8, but the checkpoint" in said
+    assert silent == ""
