@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_qwen3_becomes_a_block_model(tmp_path: Path) -> None:
     """Catches an example that does not run, or a converted model that does not learn."""
     words = [sys.executable, str(ROOT / "examples" / "convert_qwen3.py"), str(tmp_path)]

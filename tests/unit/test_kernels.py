@@ -69,6 +69,7 @@ def test_models_and_kernels_import_little(tmp_path: Path) -> None:
 
 
 @needs_triton
+@pytest.mark.slow
 def test_interpreted_kernels_compute_what_they_must() -> None:
     """Runs every test of ``tests/interpreted``; what each catches is said there."""
     files = sorted(path.as_posix() for path in (ROOT / "tests" / "interpreted").glob("*.py"))
